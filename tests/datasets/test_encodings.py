@@ -157,7 +157,8 @@ def test_values_with_wide_gaps_propose_a_class_file_that_works(folder):
         open_dataset(folder.root)
     (problem,) = error.value.problems
     assert problem.startswith(
-        "the masks hold the values 0, 64, 128, with gaps (the rarest, 128, in 8 pixels of masks/0.png); "
+        "the masks hold the values 0, 64, 128, with gaps "
+        "(the rarest, 128, in 8 pixels of masks/0.png, first at row 0, column 1); "
         "fix: write classes.toml"
     )
     folder.text("classes.toml", problem.partition("names:\n")[2])

@@ -143,3 +143,12 @@ def test_what_is_no_http_is_told_so_as_a_problem(client, words):
 def test_a_head_without_an_end_is_not_read_on(client):
     with socket.create_connection(client.address, timeout=20) as sock, pytest.raises(ConnectionError):
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 50_000_000)
+
+
+def test_the_end_does_not_wait_for_what_never_comes(serving):
+    with ExitStack() as stack:
+        with serving(limits=Limits(pause=600, finish=1)) as client:
+            sock = stack.enter_context(socket.create_connection(client.address, timeout=20))
+            sock.sendall(HEAD + b"Content-Length: 5000\r\n\r\nsome")
+            eventually(lambda: client.service.jobs)
+        assert is_closed(sock)

@@ -204,6 +204,22 @@ def test_a_decoder_nobody_waits_for_is_ended(tampered):
     asyncio.run(work())
 
 
+def test_a_process_that_leaves_its_group_holds_nobody_up(tampered, monkeypatch):
+    monkeypatch.setattr(decoders, "_LATE", 1.0)
+    ended = tampered / "ended"
+    (tampered / "upload").write_text(
+        f"signal.alarm(0); os.setsid(); time.sleep(20); open({str(ended)!r}, 'x')"
+    )
+
+    async def work():
+        decoder = Decoder(Limits(decode_seconds=1))
+        with pytest.raises(ImageError, match="broke down"):
+            await decoder.decode(tampered / "upload", tampered / "0.npy")
+
+    asyncio.run(work())
+    assert not ended.exists()
+
+
 def test_the_program_loads_no_more_than_it_needs(tmp_path):
     import subprocess
 

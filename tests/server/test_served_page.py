@@ -87,7 +87,7 @@ def test_from_an_image_to_its_mask(browser, client, plain, tmp_path):
     label = int(expected.labels[row, column])
     color = np.array(expected.classes.colors[label])
     with opened(browser, client.url) as page:
-        assert "discs tells apart background, disc" in page.text_content("#facts")
+        page.locator("#facts", has_text="discs tells apart background, disc").wait_for()
         give(page, ("cells.png", encoded(image)))
         assert page.text_content("#name") == "cells.png"
         assert page.text_content("#about") == "96 × 64 pixels, discs"

@@ -19,6 +19,7 @@ from fullyconv.errors import FullyconvError, GeometryError
 from fullyconv.geometry import Everywhere, Graph, Node, Pointwise
 from fullyconv.receptive_fields._operations import LIKE, MODULES, OPERATIONS, UNIFORM
 from fullyconv.receptive_fields._steps import FOLDED, Axes, Seen, Step, broadcasting, mixes
+from fullyconv.surgery.positions import NormsAsTheyAre
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def record(model: nn.Module, channels: int, size: tuple[int, int]) -> Recording:
             warnings.catch_warnings(),
             torch.no_grad(),
             FakeTensorMode(allow_non_fake_inputs=True),
+            NormsAsTheyAre(),
         ):
             warnings.simplefilter("ignore")
             image = torch.empty(1, channels, *size, dtype=parameter.dtype, device=parameter.device)

@@ -106,6 +106,8 @@ class Decoder:
         if program.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
+        # asyncio waits for the ends of its pipes, too, which a process that left the group may hold.
+        program._transport.close()  # type: ignore[attr-defined]
         await program.wait()
 
     async def _ask(self, line: bytes) -> dict[str, Any]:

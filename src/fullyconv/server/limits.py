@@ -30,6 +30,8 @@ class Limits:
         Bytes per second that a body must bring on the average, after its first ``pause`` seconds.
     decode_seconds, decode_bytes
         Processor time and memory that decoding an image may take, in a process of its own.
+    finish
+        Seconds for what was begun when the server is told to end; the rest is given up.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class Limits:
     rate: int = 16_000
     decode_seconds: int = 30
     decode_bytes: int = 2 * 2**30
+    finish: int = 300
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -120,12 +120,13 @@ class Server:
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
+                timeout_graceful_shutdown=limits.finish,
                 backlog=_BACKLOG,
             )
         )
 
     def run(self) -> Served:
-        """Serve until SIGTERM or SIGINT; what was begun is finished first."""
+        """Serve until SIGTERM or SIGINT; what was begun is finished first, for as long as the limits say."""
         # uvicorn raises the signal again when all is done, for whoever handled it before: nobody has to.
         before = {each: signal.signal(each, _ignored) for each in (signal.SIGTERM, signal.SIGINT)}
         try:

@@ -183,7 +183,7 @@ class NormsAsTheyAre(TorchFunctionMode):
         if function is F.batch_norm:
             image, mean = args[:2]
             if mean is not None and image.dim() > 1 and len(mean) == image.shape[1]:
-                return image
+                return image.view_as(image)
         return function(*args, **(kwargs or {}))
 
 

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from fullyconv.datasets._checks._facts import Facts, ImageFacts
@@ -14,7 +14,7 @@ from fullyconv.datasets._checks._kept import facts_of
 from fullyconv.datasets._encodings import Encoding, detect_encoding
 from fullyconv.datasets._layouts import Layout
 from fullyconv.datasets._samples import Sample, counted
-from fullyconv.datasets._sources import Source, name_below
+from fullyconv.datasets._sources import Source, load_mask, name_below
 from fullyconv.errors import DataError
 from fullyconv.progress import Progress
 
@@ -133,7 +133,11 @@ def gather(root: Path, layout: Layout, progress: Progress) -> Evidence:
     """Decode what was not decoded before, and find out what the masks mean."""
     facts = facts_of(layout.samples, progress)
     evidence = Evidence(root, layout, tuple(facts), None, None)
-    censuses = [each.mask.census(evidence.mask_name(sample)) for sample, each in evidence if each.mask]
+    censuses = [
+        each.mask.census(evidence.mask_name(sample), partial(load_mask, sample.mask))
+        for sample, each in evidence
+        if each.mask and sample.mask
+    ]
     if not censuses:
         return evidence
     try:

@@ -89,9 +89,9 @@ class MaskFacts:
     palette: tuple[Color, ...] | None
     lossy: bool
 
-    def census(self, name: str) -> Census:
+    def census(self, name: str, read: Callable[[], Mask] | None = None) -> Census:
         """Return the codes under the file's name."""
-        return Census(name, self.pixels, self.colored, self.palette, self.lossy)
+        return Census(name, self.pixels, self.colored, self.palette, self.lossy, read)
 
 
 @dataclass(frozen=True)

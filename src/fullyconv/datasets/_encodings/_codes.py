@@ -7,7 +7,7 @@ stands for a colour in a dataset of values, and for a value in a dataset of colo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,6 +42,8 @@ class Census:
         The file's own palette, if it has one.
     lossy
         Whether the file's compression may have changed codes.
+    read
+        Reads the file again, where it can be: to say where a code is.
     """
 
     name: str
@@ -49,6 +51,15 @@ class Census:
     colored: bool
     palette: tuple[Color, ...] | None
     lossy: bool = False
+    read: Callable[[], Mask] | None = None
+
+    def first_place(self, code: int) -> tuple[int, int] | None:
+        """Return the first (row, column) with a code, if it is known."""
+        if self.read is None:
+            return None
+        codes = pixel_codes(self.read().values)
+        row, column = divmod(int(np.argmax(codes == code)), codes.shape[1])
+        return row, column
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,9 @@ def _rarest(censuses: list[Census], used: list[int]) -> str:
     """Say where the value is that is least likely to be a class."""
     totals = total_codes(censuses)
     value = min(used, key=lambda code: totals[code])
-    first, *others = (census.name for census in censuses if value in census.pixels)
+    first, *others = (census for census in censuses if value in census.pixels)
     number = f"{totals[value]} pixel{'s' if totals[value] > 1 else ''}"
-    return f"the rarest, {value}, in {number} of {first}" + (f" and {len(others)} more" if others else "")
+    place = first.first_place(value)
+    where = f", first at row {place[0]}, column {place[1]}" if place else ""
+    more = f" and {len(others)} more" if others else ""
+    return f"the rarest, {value}, in {number} of {first.name}{more}{where}"
