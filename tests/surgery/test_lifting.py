@@ -441,6 +441,13 @@ def test_compiled_and_exported_networks_give_the_same_scores_at_other_sizes() ->
         torch.testing.assert_close(exported(x), dense(x))
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 19, 19), (3, 19, 19), (1, 19, 19, 3)])
+def test_images_of_other_channels_are_an_error_that_says_what_is_expected(shape) -> None:
+    dense = convolutionalize(nn.Sequential(unpadded(), nn.AdaptiveMaxPool2d(1), *flat(8)), SIZE)
+    with pytest.raises(GeometryError, match=rf"{'×'.join(map(str, shape))}; expected N×3×H×W"):
+        dense(torch.zeros(shape))
+
+
 def test_an_image_smaller_than_the_training_size_is_an_error_or_is_padded() -> None:
     classifier = randomised(HEADS["global average"]())
     image = torch.randn(1, 3, 16, 25, dtype=torch.double)

@@ -108,9 +108,9 @@ class DenseClassifier(nn.Module):
         Raises
         ------
         GeometryError
-            The images are smaller than ``input_size``, and ``pad`` is off.
+            The images have other channels, or are smaller than ``input_size`` and ``pad`` is off.
         """
-        return self._programs[self.training](self, fit(images, self.input_size, self.pad))
+        return self._programs[self.training](self, fit(images, self.channels, self.input_size, self.pad))
 
     def rewritten(
         self, graphs: Mapping[bool, fx.Graph], parts: Mapping[str, Any], stride: Size

@@ -9,16 +9,23 @@ from torch import Tensor, fx, nn
 from fullyconv.errors import GeometryError
 
 
-def fit(images: Tensor, size: tuple[int, int], pad: bool) -> Tensor:
+def fit(images: Tensor, channels: int, size: tuple[int, int], pad: bool) -> Tensor:
     """Return images that are at least ``size``, padded evenly with zeros where ``pad`` allows.
 
     Raises
     ------
     GeometryError
-        The images are smaller and ``pad`` is off.
+        The images have other channels, or are smaller and ``pad`` is off.
     """
     if isinstance(images, fx.Proxy):
-        return images  # a network that is traced again is traced for images that are large enough
+        return images  # a network that is traced again is traced for images that fit
+    if images.dim() != 4 or images.shape[1] != channels:
+        raise GeometryError(
+            f"images of shape {'×'.join(map(str, images.shape))}",
+            f"N×{channels}×H×W, as the classifier was trained on",
+            "move the channels to the second place, one image as a batch of one, and bring their number to "
+            f"{channels}",
+        )
     short = [max(0, least - actual) for least, actual in zip(size, images.shape[-2:], strict=True)]
     if not any(short):
         return images
