@@ -437,10 +437,10 @@ def reframed(good: bytes, edit: Callable[[str], str]) -> bytes:
 
 
 def assert_refused(path: Path) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # of this thread alone: what else the machine does is not the file's fault
     with pytest.raises(ModelFileError) as caught:
         load(path)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
     assert len(str(caught.value)) < 1500
     assert str(caught.value).isprintable()
 
@@ -518,3 +518,14 @@ def test_a_model_file_is_as_readable_as_any_other_file(tmp_path):
     save(UNet(2, 1, widths=(2, 2)), tmp_path / "m.safetensors")
     modes = [(tmp_path / name).stat().st_mode for name in ("plain.txt", "m.safetensors")]
     assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize("name", ["torchvision:densenet161", "torchvision:efficientnet_b7", "timm:resnet152"])
+def test_a_deep_classifier_that_is_only_named_is_refused_soon(name: str, tmp_path: Path) -> None:
+    shallow = FCN("timm:resnet10t", 2)
+    save(shallow, tmp_path / "a.safetensors")
+    _, inside, _ = split((tmp_path / "a.safetensors").read_bytes())
+    inside["architecture"]["backbone"] = name
+    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    (tmp_path / "a.safetensors").write_bytes(join({"backbone.trunk.x": tensor}, inside, bytes(4)))
+    assert_refused(tmp_path / "a.safetensors")

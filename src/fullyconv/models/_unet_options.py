@@ -50,6 +50,11 @@ class BackboneUNetArchitecture(_Options):
     encoder: Annotated[str, AfterValidator(_known_encoder)]
     freeze_batch_norm: bool
 
+    @property
+    def classifier(self) -> str:
+        """``"LIBRARY:NAME"`` of the classifier that the network is made of."""
+        return self.encoder
+
 
 _Kind = TypeVar("_Kind", bound=_Options)
 

@@ -31,6 +31,11 @@ class DenseArchitecture(Architecture):
     input_size: tuple[_Extent, _Extent]
     output_stride: Annotated[int, Field(ge=1, le=4096)] | None
 
+    @property
+    def classifier(self) -> str:
+        """``"LIBRARY:NAME"`` of the classifier that the network is made of."""
+        return f"{self.library}:{self.name}"
+
 
 class DensePredictor(SegmentationModel):
     """A classifier of torchvision or timm at every position, its scores interpolated to the image's size.

@@ -44,6 +44,11 @@ class FCNArchitecture(Architecture):
     fully_connected: bool
     freeze_batch_norm: bool
 
+    @property
+    def classifier(self) -> str:
+        """``"LIBRARY:NAME"`` of the classifier that the network is made of."""
+        return self.backbone
+
 
 class FCN(SegmentationModel):
     """FCN-32s, 16s, 8s or 4s (Long, Shelhamer, Darrell, arXiv 1411.4038, section 4; 1605.06211).

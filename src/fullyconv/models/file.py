@@ -7,7 +7,7 @@ exactly the tensors of the network its header describes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -19,6 +19,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fullyconv.backbones import is_backbone_name, tensor_names
 from fullyconv.errors import ConfigError
 from fullyconv.images import atomic_file
 from fullyconv.labels import ClassTable
@@ -135,6 +136,7 @@ def load(path: str | Path) -> SegmentationModel:
     with opened(locate(path)) as file:
         directory, start = read_directory(file)
         header = _parsed(directory.metadata.fullyconv)
+        _require_classifier(directory.entries, header.architecture)
         _require_equal(_stored(directory.entries), _expected(header))
         with torch.random.fork_rng(devices=[]):  # what start values are drawn are drawn for nothing
             model = _build(header)
@@ -246,6 +248,20 @@ def _expected(header: ModelHeader[Any]) -> _Shapes:
     """Return what the network's tensors must look like, without making them."""
     with torch.device("meta"):
         return _described(_build(header).state_dict())
+
+
+def _require_classifier(entries: Iterable[str], architecture: Architecture) -> None:
+    """Refuse at once a file that names a deep classifier and has none of its tensors.
+
+    To find out what all of its tensors would look like takes seconds.
+    """
+    name = architecture.classifier
+    if name is None or not is_backbone_name(name):
+        return
+    # The classifier lies at most so deep in a network: encoder.backbone.trunk.
+    inside = {entry.split(".", depth)[-1] for entry in entries for depth in range(4)}
+    if inside.isdisjoint(tensor_names(name)):
+        raise Malformed(f"no tensor of {name}, which its header names")
 
 
 def _described(tensors: Mapping[str, Tensor]) -> _Shapes:

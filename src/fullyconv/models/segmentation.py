@@ -131,6 +131,11 @@ class Architecture(BaseModel):
 
     kind: str
 
+    @property
+    def classifier(self) -> str | None:
+        """``"LIBRARY:NAME"`` of the classifier that the network is made of, if it is."""
+        return None
+
     def options(self) -> dict[str, Any]:
         """Return the builder's keyword arguments."""
         return {name: value for name, value in self if name != "kind"}
