@@ -106,7 +106,8 @@ def refuse_size(stored: Stored, size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError(
             f"{height}×{width} = {height * width} pixels of {stored.channels} channel(s)",
             f"at most {max_pixels} pixels of up to 4 channels",
-            f"if you trust the file, raise the limit: max_pixels={claimed}",
+            "if you trust the file, save it as a tiled TIFF, which is read in parts, "
+            f"or pass max_pixels={claimed} in Python",
         )
     if height * width == 0:
         raise ImageError(f"an image of {height}×{width} pixels", "one pixel or more", "export the file again")
