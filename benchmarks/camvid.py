@@ -30,6 +30,7 @@ from fullyconv.metrics import ConfusionMatrix
 ROOT = Path(__file__).resolve().parents[1]
 MOBILENET = ("mobilenet_v2", "mobilenet_v2_features_imagenet.safetensors")
 SQUEEZENET = ("squeezenet1_1", "squeezenet1_1_imagenet.safetensors")
+OWN = (None, None)
 
 # Network, backbone with its file of trained weights, and whether these are used.
 ROWS = [
@@ -39,6 +40,8 @@ ROWS = [
     *(("unet", MOBILENET, trained) for trained in (True, False)),
     ("fcn16s", SQUEEZENET, True),
     ("fcn8s", SQUEEZENET, True),
+    ("unet", SQUEEZENET, True),
+    ("unet", OWN, False),
 ]
 RESAMPLINGS = 2000
 TURNS = 7
