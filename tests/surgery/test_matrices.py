@@ -357,8 +357,8 @@ def test_built_in_under_a_second() -> None:
     conv = nn.Conv2d(64, 64, 3, padding=1)
     times = []
     for _ in range(3):
-        start = time.process_time()
+        start = time.perf_counter()
         matrix = conv_matrix(conv, (32, 32))
-        times.append(time.process_time() - start)
+        times.append(time.perf_counter() - start)
     assert matrix.nnz == 64 * 64 * (3 * 32 - 2) ** 2
     assert min(times) < 1

@@ -5,12 +5,6 @@ or from a network of your own, and may keep the classifier's fully connected lay
 """
 
 from fullyconv.backbones._backbone import Backbone
-from fullyconv.backbones._build import (
-    SOURCES,
-    build_backbone,
-    is_backbone_name,
-    tensor_names,
-    torchvision_network,
-)
+from fullyconv.backbones._build import SOURCES, build_backbone, is_backbone_name, torchvision_network
 
-__all__ = ["SOURCES", "Backbone", "build_backbone", "is_backbone_name", "tensor_names", "torchvision_network"]
+__all__ = ["SOURCES", "Backbone", "build_backbone", "is_backbone_name", "torchvision_network"]

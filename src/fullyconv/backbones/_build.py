@@ -128,17 +128,6 @@ def is_backbone_name(name: str) -> bool:
     return library in SOURCES and network in SOURCES[library][0]()
 
 
-def tensor_names(name: str) -> frozenset[str]:
-    """Return what a classifier calls its tensors, without making them; ``name`` is ``"LIBRARY:NETWORK"``."""
-    library, _, network = name.partition(":")
-    with torch.device("meta"):
-        if library == "torchvision":
-            return frozenset(torchvision_network(network).state_dict())
-        import timm
-
-        return frozenset(timm.create_model(network, pretrained=False).state_dict())
-
-
 def _resolved(name: str) -> tuple[str, str]:
     candidates = [name] if ":" in name else [f"{library}:{name}" for library in SOURCES]
     for candidate in candidates:

@@ -38,7 +38,7 @@ def serve(
     """Serve models over HTTP: a page to drop images on, and an interface for programs (/openapi.json).
 
     Nothing that is sent is kept, and nothing leaves the machine. SIGTERM and Ctrl+C end it, after what was
-    begun is finished.
+    begun is finished, for which it has five minutes.
 
     Parameters
     ----------

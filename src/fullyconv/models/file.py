@@ -19,7 +19,6 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fullyconv.backbones import is_backbone_name, tensor_names
 from fullyconv.errors import ConfigError
 from fullyconv.images import atomic_file
 from fullyconv.labels import ClassTable
@@ -33,7 +32,7 @@ from fullyconv.models._container import (
     read_directory,
     read_tensor,
 )
-from fullyconv.models.dense import DenseArchitecture, DensePredictor
+from fullyconv.models.dense import DenseArchitecture, DensePredictor, build_classifier
 from fullyconv.models.fcn import FCN, FCNArchitecture
 from fullyconv.models.segmentation import Architecture, Normalization, Provenance, SegmentationModel
 from fullyconv.models.unet import BackboneUNetArchitecture, UNet, UNetArchitecture
@@ -256,11 +255,14 @@ def _require_classifier(entries: Iterable[str], architecture: Architecture) -> N
     To find out what all of its tensors would look like takes seconds.
     """
     name = architecture.classifier
-    if name is None or not is_backbone_name(name):
+    if name is None:
         return
+    library, _, network = name.partition(":")
+    with torch.device("meta"):
+        known = build_classifier(library, network, 2, 3).state_dict().keys()
     # The classifier lies at most so deep in a network: encoder.backbone.trunk.
     inside = {entry.split(".", depth)[-1] for entry in entries for depth in range(4)}
-    if inside.isdisjoint(tensor_names(name)):
+    if inside.isdisjoint(known):
         raise Malformed(f"no tensor of {name}, which its header names")
 
 
