@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import subprocess
 import sys
 import textwrap
 import zlib
@@ -218,6 +219,20 @@ def test_a_process_that_leaves_its_group_holds_nobody_up(tampered, monkeypatch):
 
     asyncio.run(work())
     assert not ended.exists()
+
+
+def test_the_end_of_the_program_is_collected_by_asyncio_alone(monkeypatch):
+    """Who asks for it at the same time makes asyncio complain, now and then, of a child it does not know."""
+    collected = []
+    monkeypatch.setattr(subprocess.Popen, "poll", collected.append)
+
+    async def work():
+        decoder = Decoder(Limits())
+        await decoder.start()
+        await decoder.close()
+
+    asyncio.run(work())
+    assert not collected
 
 
 def test_the_program_loads_no_more_than_it_needs(tmp_path):

@@ -19,6 +19,7 @@ from fullyconv.server.limits import Limits
 _PROGRAM = Path(__file__).with_name("_decode.py")
 _KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "PROJ_LIB", "GDAL_DATA")
 _LONGEST_VALUE = 8 * 4  # bytes of a pixel: 4 channels of float64
+_PIPES = (0, 1)  # stdin and stdout
 _LATE = 10.0  # seconds by which the program may answer later than the process it forks is ended
 
 
@@ -106,8 +107,10 @@ class Decoder:
         if program.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
-        # asyncio waits for the ends of its pipes, too, which a process that left the group may hold.
-        program._transport.close()  # type: ignore[attr-defined]
+        # asyncio waits for the ends of its pipes, too, which a process that left the group may hold. Closing
+        # all of its transport would collect the program's end behind the back of asyncio, which complains.
+        for pipe in _PIPES:
+            program._transport.get_pipe_transport(pipe).close()  # type: ignore[attr-defined]
         await program.wait()
 
     async def _ask(self, line: bytes) -> dict[str, Any]:
