@@ -12,9 +12,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fullyconv.backbones import SOURCES, Backbone, build_backbone, is_backbone_name, torchvision_network
+from fullyconv.backbones import (
+    SOURCES,
+    Backbone,
+    _maps,
+    build_backbone,
+    is_backbone_name,
+    torchvision_network,
+)
 from fullyconv.backbones._weights import adapt_channels
 from fullyconv.errors import ConfigError, MachineError, ModelFileError, SurgeryError
+from fullyconv.models._ladder import measured_grids
 
 NAMES: dict[str, tuple[int, ...]] = {
     "vgg16": (2, 4, 8, 16, 32),
@@ -475,3 +483,25 @@ def test_a_second_backbone_of_a_name_is_not_measured_again(monkeypatch: pytest.M
     assert (second.strides, second.least_size) == (first.strides, first.least_size)
     with pytest.raises(AssertionError, match="measured again"):
         build_backbone("squeezenet1_1", channels=5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "densenet121", "efficientnet_b0", "googlenet", "timm:nf_resnet26", "timm:hrnet_w18_small"],
+)
+def test_networks_without_values_are_measured_as_those_with(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for device in ("cpu", "meta"):
+        monkeypatch.setattr(_maps, "_remembered", {})
+        with torch.device(device):
+            backbone = build_backbone(name)
+            found.append(
+                (
+                    *(backbone.channels, backbone.strides, backbone.least_size),
+                    [(key, tuple(value.shape)) for key, value in backbone.state_dict().items()],
+                    measured_grids(backbone, 256),
+                )
+            )
+    assert found[0] == found[1]

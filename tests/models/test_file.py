@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
 import time
@@ -520,12 +521,63 @@ def test_a_model_file_is_as_readable_as_any_other_file(tmp_path):
     assert modes[0] == modes[1]
 
 
-@pytest.mark.parametrize("name", ["torchvision:densenet161", "torchvision:efficientnet_b7", "timm:resnet152"])
-def test_a_deep_classifier_that_is_only_named_is_refused_soon(name: str, tmp_path: Path) -> None:
-    shallow = FCN("timm:resnet10t", 2)
-    save(shallow, tmp_path / "a.safetensors")
-    _, inside, _ = split((tmp_path / "a.safetensors").read_bytes())
-    inside["architecture"]["backbone"] = name
-    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-    (tmp_path / "a.safetensors").write_bytes(join({"backbone.trunk.x": tensor}, inside, bytes(4)))
-    assert_refused(tmp_path / "a.safetensors")
+FIRST_LAYERS = {
+    "torchvision:densenet161": ("features.conv0.weight", [96, 3, 7, 7]),
+    "torchvision:efficientnet_b7": ("features.0.0.weight", [64, 3, 3, 3]),
+    "timm:resnet152": ("conv1.weight", [64, 3, 7, 7]),
+}
+
+
+@pytest.fixture(scope="module")
+def fcn_header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("fcn") / "m.safetensors"
+    save(FCN("timm:resnet10t", 2), path)
+    return split(path.read_bytes())[1]
+
+
+def naming(backbone: str, header: dict[str, Any], tensor: str, shape: list[int]) -> bytes:
+    """A file that names a deep network and holds one tensor."""
+    header = {**header, "architecture": {**header["architecture"], "backbone": backbone}}
+    size = 4 * math.prod(shape)
+    directory = {f"backbone.trunk.{tensor}": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    return join(directory, header, bytes(size))
+
+
+@pytest.mark.parametrize("name", FIRST_LAYERS)
+@pytest.mark.parametrize("held", ["a stranger", "one of another size"])
+def test_a_deep_classifier_that_is_only_named_is_refused_before_it_is_measured(
+    name: str, held: str, fcn_header: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fullyconv.models.file._expected", pytest.fail)
+    tensor = "x" if held == "a stranger" else FIRST_LAYERS[name][0]
+    (tmp_path / "m").write_bytes(naming(name, fcn_header, tensor, [1]))
+    assert_refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["torchvision:densenet161", "timm:resnet152"])
+def test_a_deep_network_of_which_one_tensor_is_right_is_refused_soon(
+    name: str, fcn_header: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "m").write_bytes(naming(name, fcn_header, *FIRST_LAYERS[name]))
+    assert_refused(tmp_path / "m")
+
+
+def test_a_dense_classifier_that_lacks_a_layer_is_refused_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(DensePredictor(2, library="timm", name="resnet10t", input_size=(64, 64)), tmp_path / "m")
+    directory, header, tensors = split((tmp_path / "m").read_bytes())
+    last = max(directory, key=lambda entry: directory[entry]["data_offsets"])
+    start = directory.pop(last)["data_offsets"][0]
+    (tmp_path / "m").write_bytes(join(directory, header, tensors[:start]))
+    monkeypatch.setattr("fullyconv.models.file._expected", pytest.fail)
+    assert_refused(tmp_path / "m")
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_layers_that_look_unlike_the_classifier_s_are_accepted(channels: int, tmp_path: Path) -> None:
+    # "conv1" is a layer of each block of the decoder, too; and the classifier's own takes 3 channels.
+    model = UNet(2, channels, encoder="torchvision:resnet18")
+    save(model, tmp_path / "m")
+    again = load(tmp_path / "m").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())

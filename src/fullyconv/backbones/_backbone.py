@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fullyconv.backbones._maps import least_size, measured_once, read_maps
+from fullyconv.backbones._maps import Found, least_size, measured_once, read_maps
 from fullyconv.errors import ConfigError
 
 _Measured = TypeVar("_Measured")
@@ -37,6 +37,8 @@ class Backbone(nn.Module):
         Whether layers are padded as in the published networks.
     notes
         What was done to weights, one line each.
+    maps
+        Channels and stride of each map where they were measured before; else they are measured here.
 
     Attributes
     ----------
@@ -61,13 +63,14 @@ class Backbone(nn.Module):
         fully_connected: bool = False,
         published: bool = False,
         notes: tuple[str, ...] = (),
+        maps: Sequence[Found] = (),
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.image_channels, self.normalization = image_channels, normalization
         self.name, self.notes = name, notes
         self.fully_connected, self.published = fully_connected, published
-        maps = self.measured_once("maps", lambda: read_maps(self, image_channels))
+        maps = maps or self.measured_once("maps", lambda: read_maps(self, image_channels))
         self.channels = tuple(found.channels for found in maps)
         self.strides = tuple(found.stride for found in maps)
         if not maps or list(self.strides) != sorted(set(self.strides)):

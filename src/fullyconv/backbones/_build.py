@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from fullyconv.backbones._backbone import Backbone, Statistics, TimmBackbone
 from fullyconv.backbones._fully_connected import last_layer, poolings, renamed, with_fully_connected
-from fullyconv.backbones._maps import COARSEST, extract, find_layers, measured_once, read_maps
+from fullyconv.backbones._maps import COARSEST, Found, extract, find_layers, measured_once, read_maps
 from fullyconv.backbones._weights import adapt_channels, load_trunk, read_weights
 from fullyconv.errors import ConfigError, MachineError
 
@@ -201,9 +201,10 @@ def _torchvision(
     if layers is None and pooled:
         found = poolings(whole)
         layers = [*found[:-1], last_layer(trunk)] if fully_connected else found
+    maps: dict[str, Found] = {}
     if layers is None:
-        layers = measured_once(("layers", name), lambda: find_layers(trunk, 3))
-    extracted = extract(trunk, layers)
+        maps = measured_once(("layers", name), lambda: find_layers(trunk, 3))
+    extracted = extract(trunk, layers or maps)
     if pooled:
         _start(extracted)
     notes: tuple[str, ...] = ()
@@ -222,6 +223,7 @@ def _torchvision(
         fully_connected=fully_connected,
         published=published,
         notes=notes,
+        maps=tuple(maps.values()),
     )
 
 
@@ -267,6 +269,7 @@ def _timm(
         (known.get("mean", _IMAGENET_MEAN), known.get("std", _IMAGENET_STD)),
         name=f"timm:{name}",
         notes=notes,
+        maps=[maps[index] for index in indices],
     )
 
 

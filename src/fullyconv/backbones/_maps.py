@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node
 
 from fullyconv.errors import ConfigError, SurgeryError
-from fullyconv.surgery.positions import NormsAsTheyAre
+from fullyconv.surgery.positions import ShapesAsTheyAre, shapes_only
 
 Run = Callable[[Tensor], Sequence[Tensor]]
 COARSEST = 32
@@ -97,8 +97,8 @@ def least_size(trunk: nn.Module, channels: int, stride: int) -> int:
     return _SIZES[0]
 
 
-def find_layers(module: nn.Module, channels: int) -> list[str]:
-    """Return the layer that makes the last map at each stride up to 32, finest first."""
+def find_layers(module: nn.Module, channels: int) -> dict[str, Found]:
+    """Return the layer that makes the last map at each stride up to 32, and its map, finest first."""
     runs: list[dict[str, tuple[int, ...]]] = []
     for size in _SIZES:
         made: dict[str, tuple[int, ...]] = {}
@@ -122,15 +122,15 @@ def find_layers(module: nn.Module, channels: int) -> list[str]:
             for handle in handles:
                 handle.remove()
         runs.append(made)
-    last: dict[int, str] = {}
+    last: dict[int, tuple[str, Found]] = {}
     for name, shape in runs[0].items():
         found = _found(shape, runs[1].get(name, ()))
         if found and found.stride <= COARSEST:
-            last[found.stride] = name
-    return [last[stride] for stride in sorted(last)]
+            last[found.stride] = name, found
+    return dict(last[stride] for stride in sorted(last))
 
 
-def extract(module: nn.Module, layers: Sequence[str]) -> nn.Module:
+def extract(module: nn.Module, layers: Collection[str]) -> nn.Module:
     """Return the part of a network that leads to the maps of ``layers``, under the names it has there.
 
     Raises
@@ -154,7 +154,10 @@ def extract(module: nn.Module, layers: Sequence[str]) -> nn.Module:
     training = {part: part.training for part in module.modules()}
     try:
         trunk: nn.Module = create_feature_extractor(
-            module, return_nodes={name: name for name in layers}, suppress_diff_warning=True
+            module,
+            return_nodes={name: name for name in layers},
+            tracer_kwargs={"leaf_modules": _kept_whole(known, layers)},
+            suppress_diff_warning=True,
         )
     except Exception as error:
         raise SurgeryError(
@@ -167,6 +170,13 @@ def extract(module: nn.Module, layers: Sequence[str]) -> nn.Module:
             part.training = was
     _forget_the_tracer(trunk)
     return trunk
+
+
+def _kept_whole(modules: Mapping[str, nn.Module], layers: Collection[str]) -> list[type[nn.Module]]:
+    """Return the kinds of modules that hold no layer in question: looking into them takes long."""
+    holders = {name for layer in layers for name in (*accumulate(layer.split("."), "{}.{}".format), "")}
+    held = {type(module) for name, module in modules.items() if name in holders}
+    return list(dict.fromkeys(type(module) for module in modules.values() if type(module) not in held))
 
 
 def _forget_the_tracer(trunk: nn.Module) -> None:
@@ -191,8 +201,8 @@ def without_values(module: nn.Module, channels: int, size: int) -> Iterator[Tens
         with (
             warnings.catch_warnings(),
             torch.no_grad(),
-            FakeTensorMode(allow_non_fake_inputs=True),
-            NormsAsTheyAre(),
+            shapes_only(module),
+            ShapesAsTheyAre(),
         ):
             warnings.simplefilter("ignore")
             yield torch.empty(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)

@@ -51,9 +51,9 @@ class BackboneUNetArchitecture(_Options):
     freeze_batch_norm: bool
 
     @property
-    def classifier(self) -> str:
-        """``"LIBRARY:NAME"`` of the classifier that the network is made of."""
-        return self.encoder
+    def classifier(self) -> tuple[str, str]:
+        """``"LIBRARY:NAME"`` of the classifier inside, and what its tensors' names begin with."""
+        return self.encoder, "encoder.backbone.trunk."
 
 
 _Kind = TypeVar("_Kind", bound=_Options)

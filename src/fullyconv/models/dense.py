@@ -32,9 +32,9 @@ class DenseArchitecture(Architecture):
     output_stride: Annotated[int, Field(ge=1, le=4096)] | None
 
     @property
-    def classifier(self) -> str:
-        """``"LIBRARY:NAME"`` of the classifier that the network is made of."""
-        return f"{self.library}:{self.name}"
+    def classifier(self) -> tuple[str, str]:
+        """``"LIBRARY:NAME"`` of the classifier inside, and what its tensors' names begin with."""
+        return f"{self.library}:{self.name}", "dense."
 
 
 class DensePredictor(SegmentationModel):

@@ -45,9 +45,9 @@ class FCNArchitecture(Architecture):
     freeze_batch_norm: bool
 
     @property
-    def classifier(self) -> str:
-        """``"LIBRARY:NAME"`` of the classifier that the network is made of."""
-        return self.backbone
+    def classifier(self) -> tuple[str, str]:
+        """``"LIBRARY:NAME"`` of the classifier inside, and what its tensors' names begin with."""
+        return self.backbone, "backbone.trunk."
 
 
 class FCN(SegmentationModel):

@@ -7,7 +7,8 @@ exactly the tensors of the network its header describes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -135,7 +136,7 @@ def load(path: str | Path) -> SegmentationModel:
     with opened(locate(path)) as file:
         directory, start = read_directory(file)
         header = _parsed(directory.metadata.fullyconv)
-        _require_classifier(directory.entries, header.architecture)
+        _require_classifier(directory.entries, header)
         _require_equal(_stored(directory.entries), _expected(header))
         with torch.random.fork_rng(devices=[]):  # what start values are drawn are drawn for nothing
             model = _build(header)
@@ -215,6 +216,9 @@ def _at(plain: object, *keys: str) -> str | int | None:
     return plain if isinstance(plain, str | int) and not isinstance(plain, bool) else None
 
 
+_DRAWS = {Tensor.normal_, Tensor.uniform_}
+
+
 class _NoStartValues(TorchFunctionMode):
     """Leaves weights as they are: the file has them, and drawing them takes longer than reading them."""
 
@@ -222,7 +226,7 @@ class _NoStartValues(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(function, "__module__", None) == "torch.nn.init":
+        if getattr(function, "__module__", None) == "torch.nn.init" or function in _DRAWS:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return function(*args, **kwargs)
 
@@ -249,21 +253,30 @@ def _expected(header: ModelHeader[Any]) -> _Shapes:
         return _described(_build(header).state_dict())
 
 
-def _require_classifier(entries: Iterable[str], architecture: Architecture) -> None:
-    """Refuse at once a file that names a deep classifier and has none of its tensors.
+def _require_classifier(stored: Mapping[str, Entry], header: ModelHeader[Any]) -> None:
+    """Refuse at once a file that has nothing of the classifier it names, or tensors of other sizes.
 
-    To find out what all of its tensors would look like takes seconds.
+    To find out what all of its tensors would look like takes longer.
     """
-    name = architecture.classifier
-    if name is None:
+    if header.architecture.classifier is None:
         return
+    name, prefix = header.architecture.classifier
     library, _, network = name.partition(":")
-    with torch.device("meta"):
-        known = build_classifier(library, network, 2, 3).state_dict().keys()
-    # The classifier lies at most so deep in a network: encoder.backbone.trunk.
-    inside = {entry.split(".", depth)[-1] for entry in entries for depth in range(4)}
-    if inside.isdisjoint(known):
+    with torch.device("meta"), _NoStartValues():
+        known = build_classifier(library, network, len(header.classes.names)).state_dict()
+    held = {part.removeprefix(prefix): entry for part, entry in stored.items() if part.startswith(prefix)}
+    # Of the others, layers behind the last map are left out, and which those are is not known yet.
+    asked = known.keys() if header.architecture.kind == "dense" else known.keys() & held.keys()
+    if not asked:
         raise Malformed(f"no tensor of {name}, which its header names")
+    for part in sorted(asked):
+        shape, expected = held[part].shape if part in held else None, tuple(known[part].shape)
+        # Fully connected layers become convolutions; the first layer takes as many channels as images have.
+        if shape is None or (math.prod(shape) != math.prod(expected) and header.channels == 3):
+            raise Malformed(
+                f"tensor {prefix + part[:100]!r} as {shape or 'none'}, "
+                f"where {name}, which its header names, has {expected}"
+            )
 
 
 def _described(tensors: Mapping[str, Tensor]) -> _Shapes:

@@ -132,8 +132,8 @@ class Architecture(BaseModel):
     kind: str
 
     @property
-    def classifier(self) -> str | None:
-        """``"LIBRARY:NAME"`` of the classifier that the network is made of, if it is."""
+    def classifier(self) -> tuple[str, str] | None:
+        """``"LIBRARY:NAME"`` of the classifier inside, and what its tensors' names begin with."""
         return None
 
     def options(self) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from fullyconv.errors import FullyconvError, GeometryError
 from fullyconv.geometry import Everywhere, Graph, Node, Pointwise
 from fullyconv.receptive_fields._operations import LIKE, MODULES, OPERATIONS, UNIFORM
 from fullyconv.receptive_fields._steps import FOLDED, Axes, Seen, Step, broadcasting, mixes
-from fullyconv.surgery.positions import NormsAsTheyAre
+from fullyconv.surgery.positions import ShapesAsTheyAre, has_no_values, shapes_only
+from fullyconv.surgery.tracing import in_mode
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,14 @@ def record(model: nn.Module, channels: int, size: tuple[int, int]) -> Recording:
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     recorder = _Recorder()
     try:
-        twin = _twin(model)
+        twin = model if has_no_values(model) else _twin(model)
         with (
+            in_mode(twin, training=False),
             recorder.watching(twin),
             warnings.catch_warnings(),
             torch.no_grad(),
-            FakeTensorMode(allow_non_fake_inputs=True),
-            NormsAsTheyAre(),
+            shapes_only(twin),
+            ShapesAsTheyAre(),
         ):
             warnings.simplefilter("ignore")
             image = torch.empty(1, channels, *size, dtype=parameter.dtype, device=parameter.device)
@@ -112,15 +113,12 @@ def _scores(output: Any) -> torch.Tensor:
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """Return copies of all modules, in evaluation mode, that share the tensors of the model.
+    """Return copies of all modules that share the tensors of the model.
 
     What watches them is met by nobody who computes with the model meanwhile, in another thread.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared)
-    for module in twin.modules():
-        module.training = False
-    return twin
+    return copy.deepcopy(model, shared)
 
 
 class _Recorder(TorchFunctionMode):
