@@ -9,7 +9,7 @@ the median over the rounds. The networks have random weights: that changes no sp
 Peers at their documented defaults and at the best settings that we found for them: MONAI's sliding window,
 the plain eager network (as segmentation-models-pytorch's examples run theirs), ONNX Runtime. The limit is raw
 OpenVINO: the network's scores of one float32 tile that lies ready in its own layout, as many requests at once
-as it asks for, nothing read and nothing copied.
+as it asks for, tuned for throughput or for latency, whichever is faster; nothing read and nothing copied.
 """
 
 from __future__ import annotations

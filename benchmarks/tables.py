@@ -294,7 +294,12 @@ def cold_start(result: dict[str, Any]) -> str:
     lines = ["| step | seconds | processor seconds |", "|---|---|---|"]
     for name, taken in result["steps"].items():
         lines.append(f"| {name} | {taken['seconds']:.2f} | {taken['processor_seconds']:.2f} |")
-    for name, title in (("again", "`fullyconv predict`"), ("first", "the first time, with conversion")):
+    titles = {
+        "again": "`fullyconv predict`",
+        "nuclei": "`fullyconv predict --model nuclei`",
+        "first": "the first time, with conversion",
+    }
+    for name, title in titles.items():
         taken = result[name]
         lines.append(f"| **{title}** | {taken['seconds']:.2f} | {taken['processor_seconds']:.2f} |")
     return "\n".join(
@@ -303,6 +308,26 @@ def cold_start(result: dict[str, Any]) -> str:
             "",
             f"Medians of {result['runs']}; {result['load']:.0f} processes wanted to run at the end. "
             f"{_measured_on(result['machine'])}",
+        ]
+    )
+
+
+def batching(result: dict[str, Any]) -> str:
+    """Return what `batching.py` measured: images per second by their number in a batch."""
+    sizes = list(result["rows"][0]["images_per_second"])
+    lines = [
+        "| network | image | " + " | ".join(f"batches of {size}" for size in sizes) + " |",
+        "|---|---|" + "---|" * len(sizes),
+    ]
+    for row in result["rows"]:
+        rates = row["images_per_second"]
+        shown = [f"{rates[size]:.1f} ({rates[size] / rates[sizes[0]]:.2f}×)" for size in sizes]
+        lines.append(f"| {row['network']} | {row['side']}² | {' | '.join(shown)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Images per second, bf16, medians of {result['rounds']}. {_measured_on(result['machine'])}",
         ]
     )
 
@@ -392,6 +417,7 @@ def _measured_on(machine: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "accuracy": accuracy,
+    "batching": batching,
     "camvid": camvid,
     "cluster-model": cluster_model,
     "cold-start": cold_start,

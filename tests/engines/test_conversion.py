@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from fullyconv.engines import Answer, DeployedGraph, RunOptions, compile_model
+from fullyconv.engines import Answer, DeployedGraph, RunOptions
 from fullyconv.engines import _conversion as module
 from fullyconv.engines import _openvino as engine_module
 from fullyconv.engines._conversion import fingerprint, kept
 from fullyconv.engines._graph import least_side, require_equal
 from fullyconv.engines._openvino import openvino_graph
-from fullyconv.errors import ConfigError, FullyconvError
+from fullyconv.errors import ConfigError
 from fullyconv.models import FCN, DensePredictor, Normalization, SegmentationModel, UNet
 
 NORMALIZATION = Normalization(mean=(100.0, 120.0), std=(50.0, 60.0))
@@ -179,14 +179,3 @@ def test_the_cache_is_where_the_user_s_caches_are(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert module.default_cache() == tmp_path / ".cache" / "fullyconv"
-
-
-def test_a_failed_request_is_an_error_of_ours(tmp_path: Path) -> None:
-    runner = compile_model(small(), engine="openvino", size=(64, 64), cache=tmp_path)
-
-    class Failing:
-        def wait(self) -> None:
-            raise RuntimeError("out of memory")
-
-    with pytest.raises(FullyconvError, match="out of memory"):
-        runner._answer(Failing())

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fullyconv.engines import PrecisionChoice
+from fullyconv.engines import PrecisionChoice, compile_model
 from fullyconv.errors import ConfigError, ImageError
 from fullyconv.inference import Predictor, predict
 from fullyconv.models import Normalization, UNet, save
@@ -90,3 +90,17 @@ def test_the_precision_is_chosen_once_and_said(model, image, monkeypatch):
     (window,) = asked
     assert np.array_equal(window, image)
     assert heard.lines == ("precision: f32; bf16 agrees with f32 on 99.95% of labels (--precision)",)
+
+
+def test_what_was_compiled_to_compare_precisions_predicts(model, image, monkeypatch):
+    made = []
+
+    def compiled(*arguments, **options):
+        made.append(options["precision"])
+        return compile_model(*arguments, **options)
+
+    monkeypatch.setattr("fullyconv.engines._choice.has_native_bf16", lambda: True)
+    for place in ("fullyconv.engines._choice", "fullyconv.inference.runners"):
+        monkeypatch.setattr(f"{place}.compile_model", compiled)
+    Predictor(model).predict(image)
+    assert made == ["f32", "bf16"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from fullyconv.errors import ConfigError
 from fullyconv.hardware import has_native_bf16
 from fullyconv.models import SegmentationModel
 
+_COMPARED: tuple[Precision, ...] = ("f32", "bf16")
 AGREEMENT = 0.999  # the least share of labels on which bfloat16 must agree with float32 to be taken
 
 
@@ -96,14 +99,20 @@ def _with_agreement(model: SegmentationModel, options: RunOptions) -> Runner:
 
 def label_agreement(first: Runner, second: Runner, windows: Sequence[NDArray[Any]]) -> float:
     """Return the share of pixels to which two runners give the same label."""
-    equal = [a == b for a, b in zip(_labels(first, windows), _labels(second, windows), strict=True)]
+    # OpenVINO compiles on one core, so that two at once take hardly longer; torch would take turns.
+    at_once = 2 if first.engine == second.engine == "openvino" else 1
+    with ThreadPoolExecutor(at_once) as pool:
+        answers = pool.map(partial(_labels, windows=windows), (first, second))
+        equal = [a == b for a, b in zip(*answers, strict=True)]
     return float(np.mean(np.concatenate([same.ravel() for same in equal])))
 
 
-def _labels(runner: Runner, windows: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _labels(runner: Runner, windows: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     classes = {"scores": 0, "probabilities": 2}
-    for answer in runner.run(windows):
-        yield answer if runner.answer == "labels" else answer.argmax(classes[runner.answer])
+    return [
+        answer if runner.answer == "labels" else answer.argmax(classes[runner.answer])
+        for answer in runner.run(windows)
+    ]
 
 
 @dataclass(frozen=True)
@@ -116,10 +125,14 @@ class PrecisionChoice:
         "bf16" where the processor has it and it agrees, else "f32".
     agreement
         The share of labels on which bfloat16 and float32 agree; None where the processor has no bfloat16.
+    runner
+        What was compiled with that precision to compare them, for labels of windows of any size; None where
+        nothing was, or the network takes windows of this size only in another form.
     """
 
     precision: Precision
     agreement: float | None
+    runner: Runner | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         if self.agreement is None:
@@ -155,13 +168,19 @@ def choose_precision(
         return PrecisionChoice("f32", None)
     height, width = window.shape[:2]
     size = None if min(height, width) >= least_side(model) else (height, width)
-    options: dict[str, Any] = {"size": size, "engine": engine, "threads": threads, "cache": cache}
-    with (
-        closing(compile_model(model, precision="f32", **options)) as exact,
-        closing(compile_model(model, precision="bf16", **options)) as quick,
-    ):
-        agreement = label_agreement(exact, quick, [window])
-    return PrecisionChoice("bf16" if agreement >= AGREEMENT else "f32", agreement)
+    runners = {
+        precision: compile_model(
+            model, size=size, engine=engine, precision=precision, threads=threads, cache=cache
+        )
+        for precision in _COMPARED
+    }
+    try:
+        agreement = label_agreement(runners["f32"], runners["bf16"], [window])
+        chosen: Precision = "bf16" if agreement >= AGREEMENT else "f32"
+        return PrecisionChoice(chosen, agreement, runners.pop(chosen) if size is None else None)
+    finally:
+        for runner in runners.values():
+            runner.close()
 
 
 # Each engine: a network and options in, a runner out.

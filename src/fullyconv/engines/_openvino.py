@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from fullyconv.errors import FullyconvError, MachineError
 from fullyconv.models import SegmentationModel
 
 _SPARE = 1  # windows that wait, ready, for the next free stream
+_CORES_PER_STREAM = 2  # with one each, windows of a megapixel crowd each other out of the cache
 
 
 class OpenVINOEngine:
@@ -44,6 +46,7 @@ class OpenVINOEngine:
     Notes
     -----
     OpenVINO divides the cores into streams, each of which computes one window; one more window waits.
+    A window that comes alone has all cores.
     """
 
     engine = "openvino"
@@ -53,26 +56,29 @@ class OpenVINOEngine:
             raise MachineError("no openvino", "the engine asked for", "pip install openvino")
         self.precision, self.answer, self.notes = options.precision, options.answer, options.notes
         self._model, self._size = model, options.size
-        config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
+        self._config: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if options.precision == "bf16" else "f32",
         }
         if options.size is None:
             # Else what it made for every size is kept: 2 MB more with each, and no faster.
-            config["CPU_RUNTIME_CACHE_CAPACITY"] = "0"
+            self._config["CPU_RUNTIME_CACHE_CAPACITY"] = "0"
         if options.threads is not None:
-            config["INFERENCE_NUM_THREADS"] = options.threads
-        self._compiled: Any = openvino_core().compile_model(openvino_graph(model, options), "CPU", config)
-        self.workers = int(self._compiled.get_property("NUM_STREAMS"))
+            self._config["INFERENCE_NUM_THREADS"] = options.threads
+        self._graph = openvino_graph(model, options)
+        _, cores = openvino_core().get_property("CPU", "RANGE_FOR_STREAMS")
+        self.workers = max(1, (options.threads or cores) // _CORES_PER_STREAM)
         self.in_flight = self.workers + _SPARE
-        self._idle: list[Any] = []
+        self._streams: dict[int, _Streams] = {}  # compiled when they are first needed
 
     def run(self, windows: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Answer windows, in the order given; see `Runner.run`."""
+        source = iter(windows)
+        first = list(islice(source, 2))
+        streams = self._of(self.workers if len(first) > 1 else 1)
         waiting: deque[Callable[[], NDArray[Any]]] = deque()
         try:
-            for window in windows:  # pulled here, while those that wait are computed
-                waiting.append(self._start(window))
+            for window in chain(first, source):  # pulled here, while those that wait are computed
+                waiting.append(self._start(window, streams))
                 if len(waiting) == self.in_flight:
                     yield waiting.popleft()()
             while waiting:
@@ -84,22 +90,27 @@ class OpenVINOEngine:
 
     def close(self) -> None:
         """Let go of the compiled network."""
-        self._idle.clear()
-        self._compiled = None
+        self._streams.clear()
+        self._graph = None
 
-    def _start(self, window: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+    def _of(self, count: int) -> _Streams:
+        if count not in self._streams:
+            self._streams[count] = _Streams(self._graph, count, self._config)
+        return self._streams[count]
+
+    def _start(self, window: NDArray[Any], streams: _Streams) -> Callable[[], NDArray[Any]]:
         """Begin to compute a window; the result waits for its answer."""
         require_fit(window, self._model, self._size)
         if self._size is None and min(window.shape[:2]) < least_side(self._model):
             return partial(answer_in_torch, self._model, self.answer, window)
         import openvino
 
-        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        request = streams.take()
         request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(window)[None]))
         request.start_async()
-        return partial(self._answer, request)
+        return partial(self._answer, request, streams)
 
-    def _answer(self, request: Any) -> NDArray[Any]:
+    def _answer(self, request: Any, streams: _Streams) -> NDArray[Any]:
         try:
             request.wait()
         except RuntimeError as error:
@@ -110,8 +121,19 @@ class OpenVINOEngine:
             ) from error
         # A copy: the request's own memory is written again by its next window.
         answer = finished(request.get_output_tensor(0).data[0].copy(), self._model, self.answer)
-        self._idle.append(request)
+        streams.idle.append(request)
         return answer
+
+
+class _Streams:
+    """A graph compiled to compute so many windows at once, and its requests that compute nothing now."""
+
+    def __init__(self, graph: Any, count: int, config: dict[str, Any]) -> None:
+        self._compiled: Any = openvino_core().compile_model(graph, "CPU", config | {"NUM_STREAMS": count})
+        self.idle: list[Any] = []
+
+    def take(self) -> Any:
+        return self.idle.pop() if self.idle else self._compiled.create_infer_request()
 
 
 def openvino_graph(model: SegmentationModel, options: RunOptions) -> Any:

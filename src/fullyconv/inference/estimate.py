@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice, repeat
+from itertools import repeat
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -148,12 +148,14 @@ def estimate_files(predictor: Predictor, files: Sequence[Path], out: Path, outpu
 
 
 def _seconds_per_tile(run: Any, window: np.ndarray[Any, Any], at_once: int) -> float:
-    """Time as many windows as are computed at once, after one that warms up."""
-    next(iter(run([window])))
-    started = time.perf_counter()
-    for _ in islice(run(repeat(window, at_once)), at_once):
-        pass
-    return (time.perf_counter() - started) / at_once
+    """Time as many windows as are computed at once, after as many that warm up."""
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        for _ in run(repeat(window, at_once)):
+            pass
+        seconds = time.perf_counter() - started
+    return seconds / at_once
 
 
 def _memory(predictor: Predictor, plan: TilePlan, in_flight: int) -> int:

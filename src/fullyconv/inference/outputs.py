@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,8 +174,11 @@ class Outputs:
         return "png" if prod(source.size) <= _PNG_PIXELS else "tiff"
 
 
-def small_overlay(source: ImageSource, labels: LabelRows, classes: ClassTable) -> NDArray[np.uint8]:
-    """Return an image with its labels painted over it; of a large one every n-th row and column."""
+def small_overlay(source: ImageSource, labels: Any, classes: ClassTable) -> NDArray[np.uint8]:
+    """Return an image with its labels painted over it; of a large one every n-th row and column.
+
+    ``labels`` is an array H×W, or one on disk that gives parts of rows and columns.
+    """
     height, width = source.size
     step = ceil(sqrt(height * width / _OVERLAY_PIXELS))
     if step <= 1:
@@ -185,12 +188,11 @@ def small_overlay(source: ImageSource, labels: LabelRows, classes: ClassTable) -
     marks = np.empty(size, classes.dtype)
     rows, columns = (max(_CHUNK, side) for side in source.chunk)
     for top in range(0, height, rows):
-        band = np.asarray(labels[top : top + rows])
         for left in range(0, width, columns):
-            window = source.read(slice(top, top + rows), slice(left, left + columns))
+            part = slice(top, top + rows), slice(left, left + columns)
             kept = slice(-top % step, None, step), slice(-left % step, None, step)
-            taken = window[kept]
+            taken = source.read(*part)[kept]
             row, column = ceil(top / step), ceil(left / step)
             here = slice(row, row + taken.shape[0]), slice(column, column + taken.shape[1])
-            pixels[here], marks[here] = taken, band[:, left : left + columns][kept]
+            pixels[here], marks[here] = taken, np.asarray(labels[part])[kept]
     return overlay(pixels, marks, classes)

@@ -60,6 +60,9 @@ class Runners:
         elif self.precision == "auto":
             choice = choose_precision(self._model, windows[0], **self._options)
             self.precision = choice.precision
+            self._forget_old_weights()
+            if choice.runner is not None:
+                self._made[None, "labels"] = choice.runner
             if choice.agreement is not None:
                 self._progress.say(f"{choice} (--precision)")
 
@@ -68,10 +71,7 @@ class Runners:
 
         `settle` must have been called before.
         """
-        version = sum(part._version for part in self._model.parameters() if not part.is_inference())
-        if version != self._version:  # trained on meanwhile: what was compiled has weights of before
-            self.close()
-            self._version = version
+        self._forget_old_weights()
         key = (size, answer)
         if key not in self._made:
             assert self.precision != "auto"
@@ -91,6 +91,13 @@ class Runners:
             self._told.update(runner.notes)
             self._made[key] = runner
         return self._made[key]
+
+    def _forget_old_weights(self) -> None:
+        """Let go of what was compiled, where the network was trained since."""
+        version = sum(part._version for part in self._model.parameters() if not part.is_inference())
+        if version != self._version:
+            self.close()
+            self._version = version
 
     def close(self) -> None:
         """Let go of everything compiled."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fullyconv.errors import GeometryError, MachineError, SurgeryError
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TransposedConvolution = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -213,6 +215,8 @@ def _assemble(
             f"at most max_entries={max_entries:,}",
             "use a smaller input_size, or a larger max_entries where memory has room for 16 bytes an entry",
         )
+    from scipy import sparse  # here: who only predicts need not wait for it
+
     # The rows of one output channel, as (pixel, channel, tap); all output channels of a group repeat them.
     pixels, taps = looked.shape
     kept = np.broadcast_to(present[:, None, :], (pixels, channels, taps))
