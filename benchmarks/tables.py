@@ -357,11 +357,16 @@ def cluster_model(result: dict[str, Any]) -> str:
 def training_speed(result: dict[str, Any]) -> str:
     """Return the crops a second of `training_speed.py`'s two loops."""
     names = {"plain": "plain loop: float32, eager, one image at a time", "fullyconv": "`fullyconv train`"}
-    lines = ["| loop | crops/s | of a step's time computing |", "|---|---|---|"]
-    lines += [
-        f"| {names[name]} | {row['crops_per_second']:.2f} | {row['compute_share']:.1%} |"
-        for name, row in result["loops"].items()
+    epochs = result["epochs"]
+    lines = [
+        f"| loop | crops/s | of a step's time computing | validation mean IU after {epochs} epochs |",
+        "|---|---|---|---|",
     ]
+    for name, row in result["loops"].items():
+        score = "n/a" if row["mean_iu"] is None else f"{row['mean_iu']:.3f}"
+        lines.append(
+            f"| {names[name]} | {row['crops_per_second']:.2f} | {row['compute_share']:.1%} | {score} |"
+        )
     widths = "/".join(map(str, result["widths"]))
     compiled = {"on": ", compiled", "off": ", eager"}[result["compile"]]
     return "\n".join(

@@ -5,7 +5,8 @@
 writes benchmarks/results/training-speed.json. Both train the same U-Net on crops of the same images, with the
 same batch, loss, optimizer and changes of the crops, in turns of some steps in one process; medians of the
 turns count. The plain loop is float32, NCHW and eager, with a DataLoader whose workers read, crop and change
-one sample at a time by Pillow and torchvision.
+one sample at a time by Pillow and torchvision. With `--epochs N` both then train on, at an equal and constant
+rate, for as many steps as N epochs have, and are scored on the validation images.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Samples(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
         _, labels = self.dataset.load(sample)
         pair = tv_tensors.Image(image.transpose(2, 0, 1).copy()), tv_tensors.Mask(labels)
         changed, mask = self.change(*pair)
-        return changed.float() / 255, mask.long()
+        return changed.float(), mask.long()  # the network itself normalises
 
 
 def plain_loop(
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="ours")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--steps", type=int, default=12, help="of a turn")
+    parser.add_argument("--epochs", type=int, default=0, help="to train on, and be scored")
     options = parser.parse_args()
     dataset = split_dataset(fc.open_dataset(options.data), seed=0)
     mean, std = channel_statistics(dataset, dataset.split("train"), seed=0)
@@ -127,7 +129,6 @@ def main() -> None:
         widths=tuple(options.widths),
         normalization=Normalization(tuple(mean), tuple(std), "uint8"),
     )
-    # Its images are 0 to 1 already; what a network does with their range takes no time.
     theirs = copy.deepcopy(ours)
     plain, plain_batches = plain_loop(
         theirs, dataset, options.crop, options.batch, 2 if options.workers is None else options.workers
@@ -162,6 +163,13 @@ def main() -> None:
                 seconds = time.perf_counter() - started
                 if turn:  # the first one warms up
                     turns[name].append((seconds, waited))
+            scores = {}
+            steps = options.epochs * len(dataset.split("train")) // options.batch
+            for name, step, model in (("plain", plain, theirs), ("fullyconv", our_step, ours)):
+                for _ in range(steps):
+                    step()
+                if steps:
+                    scores[name] = fc.evaluate(model.eval(), dataset, split="val").scores.mean_iu
     del plain_batches, plain
     crops = options.steps * options.batch
     rows = {
@@ -169,12 +177,14 @@ def main() -> None:
             "crops_per_second": crops / median(seconds for seconds, _ in measured),
             "compute_share": 1 - median(waited / seconds for seconds, waited in measured),
             "turns": [seconds for seconds, _ in measured],
+            "mean_iu": scores.get(name),
         }
         for name, measured in turns.items()
     }
     record = {
         "command": f"python benchmarks/training_speed.py {options.data.name} "
-        f"--turns {options.turns} --steps {options.steps}",
+        f"--turns {options.turns} --steps {options.steps} --epochs {options.epochs}",
+        "epochs": options.epochs,
         "machine": describe() | {"device": str(pick_device())},
         "widths": list(options.widths),
         "crop": options.crop,

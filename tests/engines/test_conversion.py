@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fullyconv.engines import Answer, DeployedGraph, RunOptions
+from fullyconv.engines import Answer, DeployedGraph, RunOptions, compile_model
 from fullyconv.engines import _conversion as module
 from fullyconv.engines import _openvino as engine_module
 from fullyconv.engines._conversion import fingerprint, kept
@@ -146,6 +146,23 @@ def test_a_network_that_no_file_describes_is_not_kept(tmp_path: Path) -> None:
 
     own = FCN(timm.create_model("test_resnet", features_only=True), 2, 8).eval()
     assert fingerprint(own, "labels", None) is None
+
+
+class Plain(SegmentationModel):
+    """As somebody may write one who needs no file of it."""
+
+    stride = 1
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([-images, images], 1)
+
+
+def test_a_network_that_says_nothing_of_its_architecture_is_converted_but_not_kept(tmp_path: Path) -> None:
+    window = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64, 1)
+    with closing(compile_model(Plain(2, 1, Normalization()).eval(), engine="openvino", cache=tmp_path)) as runner:
+        (labels,) = runner.run([window])
+    assert np.array_equal(labels, window[..., 0] > 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_converted_network_is_not_copied_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ SWEPT = [(name, kind) for name in FORMATS for kind in NETWORKS if name != "bioim
 def test_an_exported_network_is_the_network(name: str, kind: str, tmp_path: Path) -> None:
     """At sizes and numbers of images that `export` itself did not try."""
     form, model = FORMATS[name], built(kind)
-    fixed = model.valid_input_size((98, 77)) if form.fixed else None
+    fixed = model.valid_input_size((98, 77)) if form.bounded else None
     # By scores: where every label is of one class, arg-max hides all that differs.
     made = export(model, tmp_path / f"m{form.suffix}", size=fixed, answer="scores")
     assert made.format == name
@@ -71,6 +71,24 @@ def test_an_exported_network_is_the_network(name: str, kind: str, tmp_path: Path
         batch = pixels(model, count, size if fixed else model.valid_input_size(size))
         answer, expected = run(batch), scores_of(model, batch)
         assert expected.std() > 0.01
+        assert answer.shape == expected.shape
+        assert np.abs(answer - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["unet", "unet as published"])
+def test_programs_that_plan_memory_take_sizes_in_steps_up_to_a_largest(kind: str, tmp_path: Path) -> None:
+    model = built(kind)
+    made = export(model, tmp_path / "m.pte", answer="scores")
+    taken = made.metadata["input"]
+    (least, step, most), count = taken["height"].values(), taken["batch"]["most"]
+    assert step == model.stride
+    assert 512 - step < most <= 512
+    assert f"batch up to {count}, height from {least} in steps of {step} to {most}, " in str(made)
+    run, _ = FORMATS["executorch"].open(made.path)
+    for shape in ((1, least + 2 * step, least + 5 * step), (count, least, least), (1, most, least)):
+        batch = pixels(model, shape[0], shape[1:])
+        answer, expected = run(batch), scores_of(model, batch)
         assert answer.shape == expected.shape
         assert np.abs(answer - expected).max() <= 1e-4 * np.abs(expected).max()
 

@@ -11,7 +11,7 @@ from fullyconv.engines._choice import (
     label_agreement,
 )
 from fullyconv.engines._conversion import converted, openvino_core
-from fullyconv.engines._graph import DeployedGraph, least_side, traced
+from fullyconv.engines._graph import DeployedGraph, free_axes, least_side, traced
 from fullyconv.engines._onnx import INPUT, OUTPUT, onnx_graph
 from fullyconv.engines._runner import Answer, Precision, Runner, RunOptions
 from fullyconv.engines._torch import pick_device
@@ -30,6 +30,7 @@ __all__ = [
     "choose_precision",
     "compile_model",
     "converted",
+    "free_axes",
     "label_agreement",
     "least_side",
     "onnx_graph",

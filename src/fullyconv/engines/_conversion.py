@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fullyconv.engines._graph import DeployedGraph, require_equal, traced
+from fullyconv.engines._graph import DeployedGraph, free_axes, require_equal, traced
 from fullyconv.engines._runner import Answer, Size
 from fullyconv.errors import ConfigError
 from fullyconv.models import SegmentationModel
@@ -62,7 +62,7 @@ def converted(graph: DeployedGraph, size: Size | None, *, batch: bool = False) -
 
     example = graph.example(size, 1 + batch)
     try:
-        program = traced(graph, example, size, batch=batch)
+        program = traced(graph, example, free_axes(size, batch=batch))
         with torch.no_grad():
             model = openvino.convert_model(program, extension=_extensions())
         height, width = size or (-1, -1)
@@ -140,7 +140,7 @@ def fingerprint(model: SegmentationModel, answer: Answer, *options: object) -> s
     """
     try:
         architecture = model.architecture.model_dump_json()
-    except ConfigError:
+    except (ConfigError, AttributeError):
         return None
     packages = ("fullyconv", "torch", "torchvision", "timm", "openvino")
     digest = hashlib.blake2b(digest_size=20)

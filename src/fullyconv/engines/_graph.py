@@ -99,7 +99,7 @@ def free_axes(size: Size | None, *, batch: bool = False) -> tuple[dict[int, Any]
     return (dict.fromkeys(axes, torch.export.Dim.AUTO),) if axes else None
 
 
-def traced(graph: DeployedGraph, example: Tensor, size: Size | None, *, batch: bool = False) -> Any:
+def traced(graph: DeployedGraph, example: Tensor, axes: tuple[dict[int, Any]] | None) -> Any:
     """Return a graph on the CPU as a ``torch.export.ExportedProgram``; whatever torch raises passes through.
 
     Parameters
@@ -108,11 +108,11 @@ def traced(graph: DeployedGraph, example: Tensor, size: Size | None, *, batch: b
         On the CPU.
     example
         What `DeployedGraph.example` gave, of two windows where their number is free.
-    size, batch
-        As for `free_axes`.
+    axes
+        Those that may vary, as `free_axes` gives them; None where none may.
     """
     with torch.no_grad(), quiet_export():
-        return torch.export.export(graph, (example,), dynamic_shapes=free_axes(size, batch=batch))
+        return torch.export.export(graph, (example,), dynamic_shapes=axes)
 
 
 def require_equal(compute: Callable[[Tensor], Tensor], graph: DeployedGraph, example: Tensor) -> None:

@@ -13,6 +13,8 @@ from fullyconv.engines import least_side
 from fullyconv.models import SegmentationModel
 
 Size = tuple[int, int]
+LARGEST = 512  # pixels along each axis, and images at once, for which bounded programs plan memory
+MOST = 4
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,16 @@ class Batches:
         The network.
     size
         (height, width) of all images; None for any of `least` or more, in steps of `step`.
-    single
-        Whether one image at a time is all that it takes.
+    bounded
+        Whether it plans all memory ahead: sizes are then free up to `most`, in steps of the network's stride,
+        for `MOST` images at once; images of one size go in one at a time.
     dtypes
         The types of pixels that its format knows; all if empty.
     """
 
     model: SegmentationModel
     size: Size | None = None
-    single: bool = False
+    bounded: bool = False
     dtypes: tuple[str, ...] = ()
 
     @property
@@ -46,17 +49,30 @@ class Batches:
     def least(self) -> Size:
         """The smallest (height, width), in pixels."""
         side = least_side(self.model)
+        if self.bounded:
+            side = -(-side // self.model.stride) * self.model.stride
         return self.size or self.model.valid_input_size((side, side))
 
     @property
+    def most(self) -> Size:
+        """The largest (height, width) of a bounded program, in pixels."""
+        if self.size is not None:
+            return self.size
+        height, width = (least + (LARGEST - least) // self.step * self.step for least in self.least)
+        return height, width
+
+    @property
     def step(self) -> int:
-        """Pixels from one height or width that it takes to the next: 1, but for unpadded networks."""
-        return self.model.stride if self.model.margin else 1
+        """Pixels from one height or width that it takes to the next: 1, or the stride."""
+        return self.model.stride if self.model.margin or self.bounded else 1
 
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Return (N, height, width) to compare at: of free sizes the smallest, and odd ones."""
+        """Return (N, height, width) to compare at: of free sizes the smallest, and odd ones if any."""
         if self.size is not None:
-            return [(count, *self.size) for count in ((1,) if self.single else (1, 2, 3))]
+            return [(count, *self.size) for count in ((1,) if self.bounded else (1, 2, 3))]
+        if self.bounded:
+            (height, width), (tallest, widest) = self.least, self.most
+            return [(1, height, width), (2, height + self.step, widest), (MOST, tallest, width + self.step)]
         side = least_side(self.model)
         sizes = [(side, side), (side + 1, side + 38), (side + 33, side + 11)]
         return [(count, *self.model.valid_input_size(size)) for count, size in enumerate(sizes, 1)]
@@ -79,16 +95,19 @@ class Batches:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what it takes as JSON-ready values."""
-        (height, width), step = self.least, self.step
+        (height, width), (tallest, widest) = self.least, self.most
 
-        def axis(least: int) -> int | dict[str, int]:
-            return least if self.size else {"least": least, "step": step}
+        def axis(least: int, most: int) -> int | dict[str, int]:
+            if self.size:
+                return least
+            return {"least": least, "step": self.step} | ({"most": most} if self.bounded else {})
 
+        bound = 1 if self.size else {"most": MOST}
         return {
             "axes": "NHWC",
             "dtype": self.dtype,
-            "batch": 1 if self.single else "any",
-            "height": axis(height),
-            "width": axis(width),
+            "batch": bound if self.bounded else "any",
+            "height": axis(height, tallest),
+            "width": axis(width, widest),
             "channels": self.model.channels,
         }

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from fullyconv.engines import DeployedGraph, traced
-from fullyconv.exports._batches import Batches
+from fullyconv.exports._batches import MOST, Batches
 from fullyconv.exports._comparison import Run
 from fullyconv.exports._format import KEY, Write
 
@@ -53,10 +53,12 @@ def _quiet() -> Iterator[None]:
 
 
 def convert(graph: DeployedGraph, batches: Batches) -> Write:
-    """Lower a graph to a program that takes one image."""
-    dtype = getattr(torch, batches.dtype)
+    """Lower a graph to a program that plans its memory for the largest images."""
+    axes = _bounded_axes(batches)
+    count, height, width = batches.shapes()[1 if axes else 0]
+    example = graph.example((height, width), count).to(getattr(torch, batches.dtype))
     with _Cuts():
-        program = traced(graph, graph.example(batches.size).to(dtype), batches.size)
+        program = traced(graph, example, axes)
 
     def write(path: Path, text: str) -> None:
         with _quiet():
@@ -71,6 +73,19 @@ def convert(graph: DeployedGraph, batches: Batches) -> Write:
         path.write_bytes(lowered.buffer)
 
     return write
+
+
+def _bounded_axes(batches: Batches) -> tuple[dict[int, Any]] | None:
+    """Return what tells torch's exporter which images N×H×W×C may come; None for those of one size."""
+    if batches.size is not None:
+        return None
+    step = batches.step
+    axes: dict[int, Any] = {0: torch.export.Dim("count", min=1, max=MOST)}
+    for axis, least, most in zip((1, 2), batches.least, batches.most, strict=True):
+        # In multiples: of other sizes its dialect does not know the arithmetic.
+        steps = torch.export.Dim(f"steps{axis}", min=least // step, max=most // step)
+        axes[axis] = step * steps + least % step if least % step else step * steps
+    return (axes,)
 
 
 def open_exported(path: Path) -> tuple[Run, str]:

@@ -56,17 +56,23 @@ class Export:
         takes = self.metadata["input"]
         height, width = takes["height"], takes["width"]
         if isinstance(height, dict):
-            steps = f" in steps of {height['step']}" if height["step"] > 1 else ""
-            sizes = f"height from {height['least']}{steps}, width from {width['least']}{steps}"
+            sizes = f"height {_range(height)}, width {_range(width)}"
         else:
             sizes = f"{height}×{width} pixels"
+        batch = takes["batch"]
+        count = f"up to {batch['most']}" if isinstance(batch, dict) else batch
         lines = [
             f"{self.format}: {self.path}",
-            f"input: batch {takes['batch']}, {sizes}, {takes['channels']} channels, {takes['dtype']}",
+            f"input: batch {count}, {sizes}, {takes['channels']} channels, {takes['dtype']}",
             f"answer: {self.metadata['output']['answer']}",
             "compared with the library:",
         ]
         return "\n".join(lines + [f"  {comparison}" for comparison in self.comparisons])
+
+
+def _range(axis: dict[str, int]) -> str:
+    steps = f" in steps of {axis['step']}" if axis["step"] > 1 else ""
+    return f"from {axis['least']}{steps}" + (f" to {axis['most']}" if "most" in axis else "")
 
 
 def export(
@@ -95,7 +101,8 @@ def export(
         "labels", N×H×W; "probabilities", N×H×W×K; "scores", N×K×H×W before softmax. H and W are the images'
         less twice the network's margin.
     size
-        (height, width) of all images; None for any from `fullyconv.engines.least_side` on.
+        (height, width) of all images; None for any from `fullyconv.engines.least_side` on, of ExecuTorch up
+        to 512 pixels in steps of the network's stride.
     overwrite
         Replace a file that exists.
 
@@ -128,14 +135,8 @@ def export(
     if answer not in _ANSWERS:
         raise ConfigError(f"answer {answer!r}", f"one of {', '.join(_ANSWERS)}", "take 'labels'")
     network = model if isinstance(model, SegmentationModel) else load(model)
-    if size is None and form.fixed:
-        raise ConfigError(
-            f"{name} without a size: its programs plan all memory ahead",
-            "the height and width of all images",
-            "give them, such as --size 512 512",
-        )
     size = _fitting(network, size)
-    batches = Batches(network, size, form.fixed, form.dtypes)
+    batches = Batches(network, size, form.bounded, form.dtypes)
     graph = DeployedGraph.copied(network, answer)
     with staged(path, form.companions, overwrite=overwrite) as written:
         comparisons, metadata = _write(graph, name, form, batches, written)
@@ -285,7 +286,7 @@ FORMATS: dict[str, Format] = {
         "pip install 'fullyconv[executorch]'",
         _executorch.convert,
         _executorch.open_exported,
-        fixed=True,
+        bounded=True,
         dtypes=("uint8", "int8", "int16", "int32", "float32"),
     ),
 }

@@ -32,8 +32,8 @@ class Format:
         Returns what runs a file, and the file's metadata.
     companions
         Suffixes of further files that belong to one.
-    fixed
-        Whether it takes images of one size only, one at a time.
+    bounded
+        Whether its programs plan all memory ahead; `Batches` says what they then take.
     dtypes
         The types of pixels that it knows, all if empty; images of others go in as float32.
     """
@@ -44,5 +44,5 @@ class Format:
     convert: Callable[[DeployedGraph, Batches], Write]
     open: Callable[[Path], tuple[Run, str]]
     companions: tuple[str, ...] = ()
-    fixed: bool = False
+    bounded: bool = False
     dtypes: tuple[str, ...] = ()

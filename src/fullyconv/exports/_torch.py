@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from fullyconv.engines import DeployedGraph, traced
+from fullyconv.engines import DeployedGraph, free_axes, traced
 from fullyconv.exports._batches import Batches
 from fullyconv.exports._comparison import Run
 from fullyconv.exports._format import KEY, Write
@@ -20,7 +20,7 @@ def convert(graph: DeployedGraph, batches: Batches) -> Write:
     """Trace a graph to a program that takes pixels of the training images' type."""
     dtype = getattr(torch, graph.model.normalization.dtype)
     example = graph.example(batches.size, 2).to(dtype)
-    program = traced(graph, example, batches.size, batch=True)
+    program = traced(graph, example, free_axes(batches.size, batch=True))
 
     def write(path: Path, text: str) -> None:
         torch.export.save(program, path, extra_files={_FILE: text})
