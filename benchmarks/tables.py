@@ -231,15 +231,16 @@ def _times(slow: dict[str, Any], fast: dict[str, Any]) -> float:
 def files(result: dict[str, Any]) -> str:
     """Return the rows of `files.py`."""
     lines = [
-        "| precision | raw megapixels/s | TIFF to TIFF | of raw | computed per pixel | many small images |",
-        "|---|---|---|---|---|---|",
+        "| precision | raw megapixels/s | TIFF to TIFF | of raw | computed per pixel | of raw, after halo "
+        "| many small images |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         rates = {name: 1e-6 / median(values) for name, values in row["seconds_per_pixel"].items()}
         lines.append(
             f"| {row['precision']} | {rates['raw']:.2f} | {row['side']}²: {rates['large']:.2f} megapixels/s "
-            f"| **{row['ratio']:.2f}** | {row['overlap_cost']:.2f} "
-            f"| {row['images']} of {row['images']} sizes: {rates['many']:.2f} megapixels/s |"
+            f"| {row['ratio']:.2f} | {row['overlap_cost']:.2f} "
+            f"| **{row['ratio'] * row['overlap_cost']:.2f}** | {row['images']} of {row['images']} sizes: {rates['many']:.2f} megapixels/s |"
         )
     loads = ", ".join(f"{row['load']:.0f}" for row in result["rows"])
     return "\n".join(
@@ -357,16 +358,16 @@ def cluster_model(result: dict[str, Any]) -> str:
 def training_speed(result: dict[str, Any]) -> str:
     """Return the crops a second of `training_speed.py`'s two loops."""
     names = {"plain": "plain loop: float32, eager, one image at a time", "fullyconv": "`fullyconv train`"}
-    epochs = result["epochs"]
+    validation = result["validation"]
     lines = [
-        f"| loop | crops/s | of a step's time computing | validation mean IU after {epochs} epochs |",
+        f"| loop | crops/s | of a step's time computing | mean IU after {validation['epochs']} epochs |",
         "|---|---|---|---|",
     ]
-    for name, row in result["loops"].items():
-        score = "n/a" if row["mean_iu"] is None else f"{row['mean_iu']:.3f}"
-        lines.append(
-            f"| {names[name]} | {row['crops_per_second']:.2f} | {row['compute_share']:.1%} | {score} |"
-        )
+    lines += [
+        f"| {names[name]} | {row['crops_per_second']:.2f} | {row['compute_share']:.1%} "
+        f"| {validation['mean_iu'][name]:.3f} |"
+        for name, row in result["loops"].items()
+    ]
     widths = "/".join(map(str, result["widths"]))
     compiled = {"on": ", compiled", "off": ", eager"}[result["compile"]]
     return "\n".join(

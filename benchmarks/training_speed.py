@@ -6,7 +6,8 @@ writes benchmarks/results/training-speed.json. Both train the same U-Net on crop
 same batch, loss, optimizer and changes of the crops, in turns of some steps in one process; medians of the
 turns count. The plain loop is float32, NCHW and eager, with a DataLoader whose workers read, crop and change
 one sample at a time by Pillow and torchvision. With `--epochs N` both then train on, at an equal and constant
-rate, for as many steps as N epochs have, and are scored on the validation images.
+rate, for as many steps as N epochs have, and are scored on the validation images; with `--turns 0` nothing
+else is measured, and the speed of before stays.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from fullyconv.progress import Lines
 from fullyconv.training.runs import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "training-speed.json"
 LOSS = "cross_entropy + dice"
 RATE = 1e-3
 
@@ -172,19 +174,10 @@ def main() -> None:
                     scores[name] = fc.evaluate(model.eval(), dataset, split="val").scores.mean_iu
     del plain_batches, plain
     crops = options.steps * options.batch
-    rows = {
-        name: {
-            "crops_per_second": crops / median(seconds for seconds, _ in measured),
-            "compute_share": 1 - median(waited / seconds for seconds, waited in measured),
-            "turns": [seconds for seconds, _ in measured],
-            "mean_iu": scores.get(name),
-        }
-        for name, measured in turns.items()
-    }
-    record = {
+    record: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    made = {
         "command": f"python benchmarks/training_speed.py {options.data.name} "
         f"--turns {options.turns} --steps {options.steps} --epochs {options.epochs}",
-        "epochs": options.epochs,
         "machine": describe() | {"device": str(pick_device())},
         "widths": list(options.widths),
         "crop": options.crop,
@@ -192,10 +185,21 @@ def main() -> None:
         "precision": run.plan.precision,
         "compile": run.plan.config.compile,
         "workers": run.plan.workers,
-        "loops": rows,
-        "faster": rows["fullyconv"]["crops_per_second"] / rows["plain"]["crops_per_second"],
     }
-    (ROOT / "benchmarks" / "results" / "training-speed.json").write_text(json.dumps(record, indent=2) + "\n")
+    if options.turns:
+        rows = {
+            name: {
+                "crops_per_second": crops / median(seconds for seconds, _ in measured),
+                "compute_share": 1 - median(waited / seconds for seconds, waited in measured),
+                "turns": [seconds for seconds, _ in measured],
+            }
+            for name, measured in turns.items()
+        }
+        faster = rows["fullyconv"]["crops_per_second"] / rows["plain"]["crops_per_second"]
+        record |= made | {"loops": rows, "faster": faster}
+    if options.epochs:
+        record["validation"] = made | {"epochs": options.epochs, "mean_iu": scores}
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     print(json.dumps(record, indent=2))
 
 
