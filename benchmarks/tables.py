@@ -240,7 +240,8 @@ def files(result: dict[str, Any]) -> str:
         lines.append(
             f"| {row['precision']} | {rates['raw']:.2f} | {row['side']}²: {rates['large']:.2f} megapixels/s "
             f"| {row['ratio']:.2f} | {row['overlap_cost']:.2f} "
-            f"| **{row['ratio'] * row['overlap_cost']:.2f}** | {row['images']} of {row['images']} sizes: {rates['many']:.2f} megapixels/s |"
+            f"| **{row['ratio'] * row['overlap_cost']:.2f}** "
+            f"| {row['images']} of {row['images']} sizes: {rates['many']:.2f} megapixels/s |"
         )
     loads = ", ".join(f"{row['load']:.0f}" for row in result["rows"])
     return "\n".join(
