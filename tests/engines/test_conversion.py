@@ -159,7 +159,8 @@ class Plain(SegmentationModel):
 
 def test_a_network_that_says_nothing_of_its_architecture_is_converted_but_not_kept(tmp_path: Path) -> None:
     window = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64, 1)
-    with closing(compile_model(Plain(2, 1, Normalization()).eval(), engine="openvino", cache=tmp_path)) as runner:
+    model = Plain(2, 1, Normalization()).eval()
+    with closing(compile_model(model, engine="openvino", cache=tmp_path)) as runner:
         (labels,) = runner.run([window])
     assert np.array_equal(labels, window[..., 0] > 0)
     assert not list(tmp_path.iterdir())
