@@ -196,7 +196,6 @@ WRONG: dict[str, tuple[Wrong, type[Exception], str]] = {
     "suffix of another": (lambda f: export(built(), f / "m.pt2", to="onnx"), ConfigError, "m.onnx"),
     "format": (lambda f: export(built(), f / "m.onnx", to="tflite"), ConfigError, "'tflite'"),
     "answer": (lambda f: export(built(), f / "m.onnx", answer="masks"), ConfigError, "'labels'"),
-    "no size": (lambda f: export(built(), f / "m.pte"), ConfigError, "--size 512 512"),
     "empty": (lambda f: export(built(), f / "m.pt2", size=(0, 5)), ConfigError, "from 1 on"),
     "unfit": (
         lambda f: export(built("unet as published"), f / "m.pt2", size=(70, 70)),

@@ -19,7 +19,8 @@ from fullyconv.images import open_image, overlay, read_image, read_mask, write_i
 from fullyconv.inference import Outputs, Predictor, Shares, files, predict, predict_files, store
 from fullyconv.inference.job import plan_job
 from fullyconv.inference.ledger import FOLDER, Ledger
-from fullyconv.inference.outputs import small_overlay
+from fullyconv.inference.outputs import _row_of_chunks, small_overlay
+from fullyconv.inference.runners import Runners
 from fullyconv.inference.store import Store
 from fullyconv.models import UNet, save
 from fullyconv.outlines import decode_rle
@@ -123,6 +124,35 @@ def test_a_place_on_the_ground_is_kept(small_unet_file, tmp_path):
     write_image(tmp_path / "plain.png", image)
     with pytest.raises(ConfigError, match="georeference"):
         run(small_unet_file, [tmp_path / "plain.png"], tmp_path / "other", Outputs("geotiff"))
+
+
+def test_wide_answers_on_disk_are_read_part_by_part(monkeypatch):
+    monkeypatch.setattr("fullyconv.inference.outputs._PART", 40)
+    labels = np.arange(600 * 90, dtype=np.uint16).reshape(600, 90)
+    widths = []
+
+    class OnDisk:
+        shape, dtype = labels.shape, labels.dtype
+
+        def __getitem__(self, key):
+            widths.append(labels[key].shape[1])
+            return labels[key]
+
+    assert np.array_equal(_row_of_chunks(OnDisk(), 512), labels[512:])
+    assert widths == [40, 40, 10]
+    assert np.shares_memory(_row_of_chunks(labels, 0), labels)
+
+
+def test_what_computed_is_let_go_of_before_a_large_image_is_written(
+    small_unet_file, tmp_path, monkeypatch, large_is_small
+):
+    write_image(tmp_path / "a.tif", blocks(600, 580))
+    order = []
+    monkeypatch.setattr(Store, "mark", lambda *_: order.append("computed"))
+    monkeypatch.setattr(Runners, "close", lambda _: order.append("closed"))
+    monkeypatch.setattr(Outputs, "write_stored", lambda *_: order.append("written"))
+    run(small_unet_file, [tmp_path / "a.tif"], tmp_path / "out", MASKS, tile=256)
+    assert order[-3:] == ["computed", "closed", "written"]
 
 
 @pytest.mark.parametrize(("most", "step"), [(10**6, 1), (50_000, 3), (7000, 8)])

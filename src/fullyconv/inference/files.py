@@ -178,6 +178,7 @@ class FilePredictor:
             job.compute(self._progress)
         else:
             self._cluster.compute(job, source.path, self._outputs, self._progress)
+        self._predictor.runners.close()  # writing takes memory, too, the more the wider the image
         self._outputs.write_stored(self._out, source, self._predictor.model.classes, job.store)
         self._finish(source, job.record.image, job.record.reasons)
         job.remove()

@@ -24,6 +24,7 @@ Form = Literal["auto", "png", "tiff", "zarr", "geotiff"]
 
 _SUFFIXES: dict[Form, str] = {"png": ".png", "tiff": ".tif", "geotiff": ".tif", "zarr": ".zarr"}
 _CHUNK = 512
+_PART = 16 * _CHUNK  # columns
 _PNG_PIXELS = 1 << 26  # viewers open no larger PNG with ease
 _OVERLAY_PIXELS = 1 << 24
 _OBJECT_PIXELS = 1 << 29  # regions are found in memory
@@ -147,7 +148,7 @@ class Outputs:
             overwrite=True,
         ) as output:
             for top in range(0, source.size[0], _CHUNK):
-                output.write_rows(top, np.asarray(rows[top : top + _CHUNK]))
+                output.write_rows(top, _row_of_chunks(rows, top))
             output.finish()
 
     def _kinds(self) -> list[str]:
@@ -172,6 +173,17 @@ class Outputs:
         if source.georeference is not None:
             return "geotiff"
         return "png" if prod(source.size) <= _PNG_PIXELS else "tiff"
+
+
+def _row_of_chunks(rows: Any, top: int) -> NDArray[Any]:
+    """Return rows of an array; of one on disk part by part, since Zarr decodes beside its result."""
+    bottom = min(top + _CHUNK, rows.shape[0])
+    if isinstance(rows, np.ndarray):
+        return rows[top:bottom]
+    band = np.empty((bottom - top, *rows.shape[1:]), rows.dtype)
+    for left in range(0, rows.shape[1], _PART):
+        band[:, left : left + _PART] = rows[top:bottom, left : left + _PART]
+    return band
 
 
 def small_overlay(source: ImageSource, labels: Any, classes: ClassTable) -> NDArray[np.uint8]:
