@@ -24,8 +24,7 @@ import torch
 from machine import describe
 
 import fullyconv as fc
-from fullyconv.engines import DeployedGraph
-from fullyconv.engines._conversion import converted, openvino_core
+from fullyconv.engines import DeployedGraph, converted, openvino_core
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = (64, 128, 256, 512)

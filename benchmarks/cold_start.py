@@ -92,23 +92,18 @@ def main() -> None:
         fc.save(fc.UNet(2, 3, widths=(32, 64, 128, 256, 512)), model)
         write_image(image, np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-        ways = {"first": "", "again": str(model), "nuclei": "nuclei"}
-        taken: dict[str, dict[str, float]] = {}
-        for way, name in ways.items():
-            predict = [
-                sys.executable,
-                "-m",
-                "fullyconv",
-                "predict",
-                "--model",
-                name or str(model),
-                str(image),
-            ]
-            runs = [
-                run([*predict, "--out", str(out), "--overwrite"], environment)
-                for _ in range(1 + options.runs if name else 1)
-            ]
-            taken[way] = medians(runs[1:] or runs)
+
+        def predict(network: str) -> dict[str, float]:
+            command = [sys.executable, "-m", "fullyconv", "predict", "--model", network, str(image)]
+            return run([*command, "--out", str(out), "--overwrite"], environment)
+
+        first = predict(str(model))
+        predict("nuclei")  # so that it is converted, too
+        networks = {"again": str(model), "nuclei": "nuclei"}
+        taken = {
+            name: medians([predict(network) for _ in range(options.runs)])
+            for name, network in networks.items()
+        }
         steps: dict[str, list[dict[str, float]]] = {}
         for _ in range(options.runs):
             arguments = [str(model), str(image), str(out), str(time.time())]
@@ -125,6 +120,7 @@ def main() -> None:
         "machine": describe(),
         "runs": options.runs,
         "load": os.getloadavg()[0],
+        "first": first,
         **taken,
         "steps": {step: medians(laps) for step, laps in steps.items()},
     }

@@ -236,8 +236,6 @@ def test_the_end_of_the_program_is_collected_by_asyncio_alone(monkeypatch):
 
 
 def test_the_program_loads_no_more_than_it_needs(tmp_path):
-    import subprocess
-
     code = f"import runpy, sys; runpy.run_path({str(decoders._PROGRAM)!r}); print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
