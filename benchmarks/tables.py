@@ -334,6 +334,22 @@ def batching(result: dict[str, Any]) -> str:
     )
 
 
+def bounds(result: dict[str, Any]) -> str:
+    """Return what `bounds.py` measured of what is promised within a second."""
+    lines = ["| what | seconds | processor seconds |", "|---|---|---|"]
+    lines += [
+        f"| {row['what']} | {row['seconds']:.2f} | {row['processor_seconds']:.2f} |" for row in result["rows"]
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Medians of {result['runs']} first times in processes of their own; {result['load']:.0f} "
+            f"processes wanted to run at the end. {_measured_on(result['machine'])}",
+        ]
+    )
+
+
 def cluster_model(result: dict[str, Any]) -> str:
     """Return what `cluster_model.py` computed, and from what."""
     tile = result["tile"]
@@ -428,6 +444,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "camvid": camvid,
     "cluster-model": cluster_model,
     "cold-start": cold_start,
+    "bounds": bounds,
     "em-membranes": em_membranes,
     "engines": engines,
     "files": files,

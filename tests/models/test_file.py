@@ -17,6 +17,9 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fullyconv.errors import ConfigError, InputError, ModelFileError
 from fullyconv.labels import ClassTable
@@ -31,6 +34,7 @@ from fullyconv.models import (
     read_header,
     save,
 )
+from fullyconv.models.dense import build_classifier
 
 TABLE = ClassTable(("ground", "Gebäude"), ((0, 0, 0), (255, 128, 7)), ignore_index=9)
 
@@ -438,10 +442,13 @@ def reframed(good: bytes, edit: Callable[[str], str]) -> bytes:
 
 
 def assert_refused(path: Path) -> None:
-    started = time.perf_counter()
-    with pytest.raises(ModelFileError) as caught:
-        load(path)
-    assert time.perf_counter() - started < 1
+    taken = []
+    while not taken or (min(taken) >= 1 and len(taken) < 3):  # what else runs may delay one, not all
+        started = time.perf_counter()
+        with pytest.raises(ModelFileError) as caught:
+            load(path)
+        taken.append(time.perf_counter() - started)
+    assert min(taken) < 1
     assert len(str(caught.value)) < 1500
     assert str(caught.value).isprintable()
 
@@ -554,15 +561,41 @@ def test_a_deep_classifier_that_is_only_named_is_refused_before_it_is_measured(
     assert_refused(tmp_path / "m")
 
 
+class Operations(TorchDispatchMode):
+    """Counts torch's operations, and notes where their tensors are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = 0
+        self.kinds: set[tuple[str, type]] = set()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = operation(*args, **(kwargs or {}))
+        self.convolutions += operation is torch.ops.aten.convolution.default
+        self.kinds |= {
+            (leaf.device.type, type(leaf)) for leaf in tree_leaves(made) if hasattr(leaf, "device")
+        }
+        return made
+
+
 @pytest.mark.parametrize("name", ["torchvision:densenet161", "timm:resnet152"])
-def test_a_deep_network_of_which_one_tensor_is_right_is_refused_soon(
+def test_a_deep_network_of_which_one_tensor_is_right_is_refused_without_computing(
     name: str, fcn_header: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Shapes alone are asked for, of each layer a few times: what `benchmarks/bounds.py` measures."""
     (tmp_path / "m").write_bytes(naming(name, fcn_header, *FIRST_LAYERS[name]))
-    started = time.process_time()  # which, unlike the clock's, does not grow with what else runs
-    with pytest.raises(ModelFileError, match="as none, where its architecture has"):
+    with (
+        Operations() as operations,
+        pytest.raises(ModelFileError, match="as none, where its architecture has"),
+    ):
         load(tmp_path / "m")
-    assert time.process_time() - started < 1
+    library, _, network = name.partition(":")
+    with torch.device("meta"):
+        layers = build_classifier(library, network, 2).modules()
+    assert operations.kinds == {("meta", Tensor), ("meta", nn.Parameter)}
+    assert operations.convolutions <= 4 * sum(isinstance(layer, nn.Conv2d) for layer in layers)
 
 
 def test_a_dense_classifier_that_lacks_a_layer_is_refused_before_it_is_measured(
