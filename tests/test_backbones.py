@@ -125,7 +125,7 @@ def test_a_name_in_both_libraries_is_torchvisions() -> None:
 
 
 def test_networks_of_every_kind_can_be_built_without_memory() -> None:
-    kinds = {re.match("[a-z]+", name)[0]: name for name in sorted(SOURCES["torchvision"][0](), reverse=True)}  # type: ignore[index]
+    kinds = {re.match("[a-z]+", name)[0]: name for name in sorted(SOURCES["torchvision"][0](), reverse=True)}  # type: ignore[index]  # every name begins with a letter
     assert len(kinds) > 12
     for name in kinds.values():
         with torch.device("meta"):

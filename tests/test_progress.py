@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 from fullyconv.progress import Lines, Quiet
 
 
@@ -20,7 +22,7 @@ def test_lines_tell_share_and_time_left(capsys):
 
 def test_a_task_that_comes_again_has_a_time_of_its_own(capsys, monkeypatch):
     times = iter([0.0, 100.0, 200.0, 1000.0, 1010.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    monkeypatch.setattr("fullyconv.progress.time", SimpleNamespace(monotonic=lambda: next(times)))
     lines = Lines(interval=1)
     for done in (0, 1, 2, 0, 1):
         lines.advance("evaluating", done, 2)

@@ -44,7 +44,7 @@ def _verb(command: Callable[..., Any]) -> Callable[..., None]:
         if getattr(result, "exit_code", 0):  # a verdict, such as that of check
             sys.exit(result.exit_code)
 
-    run.__signature__ = signature.replace(parameters=[*kept, as_json], return_annotation=None)  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=[*kept, as_json], return_annotation=None)  # type: ignore[attr-defined]  # functions take attributes, which their type does not know
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, as_json]}
     return run
 

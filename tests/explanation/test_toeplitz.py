@@ -136,7 +136,7 @@ def test_matrices_too_large_to_see_are_refused() -> None:
 
 def test_other_layers_are_refused() -> None:
     with pytest.raises(SurgeryError, match="two-dimensional"):
-        matrix_figure(nn.Conv1d(1, 1, 3), (5, 5))  # type: ignore[arg-type]
+        matrix_figure(nn.Conv1d(1, 1, 3), (5, 5))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_missing_matplotlib_is_named_with_the_command_that_installs_it(

@@ -54,6 +54,7 @@ def test_a_package_is_valid_and_its_test_passes(kind: str, tmp_path: Path) -> No
     np.testing.assert_allclose(answer, expected, atol=1e-5)
     assert answer.dtype == expected.dtype
     assert said["config"]["fullyconv"]["classes"] == list(CLASSES.names)
+    assert [paper["doi"] for paper in said["cite"]] == ["10.1007/978-3-319-24574-4_28"]
     y = said["inputs"][0]["axes"][1]["size"]
     if kind == "unet":
         assert y == 33

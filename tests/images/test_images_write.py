@@ -155,7 +155,7 @@ def test_the_name_appears_only_when_the_block_ends(tmp_path):
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(failure), atomic_file(path, overwrite=True) as temporary:  # noqa: PT012
+    with pytest.raises(failure), atomic_file(path, overwrite=True) as temporary:  # noqa: PT012 (what is left behind is what is tested)
         temporary.write_text("new")
         raise failure
     assert path.read_text() == "old"
@@ -169,7 +169,7 @@ def test_who_takes_the_name_meanwhile_keeps_it(tmp_path, monkeypatch):
     for links in (os.link, no_links):
         monkeypatch.setattr(os, "link", links)
         path = tmp_path / links.__name__
-        with pytest.raises(InputError, match="already exists"), atomic_file(path) as temporary:  # noqa: PT012
+        with pytest.raises(InputError, match="already exists"), atomic_file(path) as temporary:  # noqa: PT012 (what is left behind is what is tested)
             temporary.write_text("late")
             path.write_text("early")
         assert path.read_text() == "early"

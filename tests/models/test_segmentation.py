@@ -91,9 +91,9 @@ def test_an_architecture_is_closed_and_cannot_change() -> None:
     with pytest.raises(ValidationError):
         kind.depth = 3
     with pytest.raises(ValidationError):
-        Kind(kind="a", depth=2, run="os.system")  # type: ignore[call-arg]
+        Kind(kind="a", depth=2, run="os.system")  # type: ignore[call-arg]  # wrong on purpose
     with pytest.raises(ValidationError):
-        Kind(kind="a", depth="2")  # type: ignore[arg-type]
+        Kind(kind="a", depth="2")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_the_options_rebuild_the_network() -> None:

@@ -319,7 +319,7 @@ def test_real_weights_are_read_from_a_file(shared_data: Path) -> None:
 )
 def test_options_that_do_not_go_with_a_backbone_are_named(options: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        UNet(**{"classes": 2, "encoder": "timm:test_resnet", **options})  # type: ignore[arg-type]
+        UNet(**{"classes": 2, "encoder": "timm:test_resnet", **options})  # type: ignore[arg-type]  # options by name
 
 
 # ---- options
@@ -348,7 +348,7 @@ def test_options_that_do_not_go_with_a_backbone_are_named(options: dict[str, obj
 )
 def test_a_wrong_option_is_named(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        UNet(**{"classes": 2, "channels": 1, "widths": (4, 8), **options})  # type: ignore[arg-type]
+        UNet(**{"classes": 2, "channels": 1, "widths": (4, 8), **options})  # type: ignore[arg-type]  # options by name
 
 
 def test_nearest_goes_with_an_unpadded_network() -> None:

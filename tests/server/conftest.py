@@ -41,7 +41,7 @@ def serving(model_file):
     return start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # so that it is over before tests of other things begin
 def client(serving):
     with serving() as client:
         yield client

@@ -674,7 +674,7 @@ class Loop(nn.Module):
 
 def test_only_networks_are_lifted() -> None:
     with pytest.raises(ConfigError, match=r"a classifier of type str; expected an nn\.Module"):
-        convolutionalize("resnet18", 8)  # type: ignore[arg-type]
+        convolutionalize("resnet18", 8)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_forward_pass_that_cannot_be_traced_says_what_to_do() -> None:

@@ -311,9 +311,9 @@ def test_other_layers_are_refused_by_name(layer: Any) -> None:
 
 def test_a_convolution_is_no_transposed_one() -> None:
     with pytest.raises(SurgeryError, match="Conv2d"):
-        conv_transpose_matrix(nn.Conv2d(1, 1, 3), (4, 4))  # type: ignore[arg-type]
+        conv_transpose_matrix(nn.Conv2d(1, 1, 3), (4, 4))  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(SurgeryError, match="Linear"):
-        bias_vector(nn.Linear(1, 1), (4, 4))  # type: ignore[arg-type]
+        bias_vector(nn.Linear(1, 1), (4, 4))  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("conv", [nn.LazyConv2d(3, 3), nn.Conv2d(3, 3, 3, device="meta")])

@@ -76,9 +76,9 @@ def test_a_fully_connected_layer_becomes_the_kernel_linear_to_conv_makes() -> No
     source, target = trained(Classifier()), Dense()
     report = transplant(source, target)
     assert report.reshaped == ("classifier.weight",)
-    assert torch.equal(target.classifier.weight, linear_to_conv(source.classifier, (2, 2)).weight)  # type: ignore[union-attr, arg-type]
-    assert torch.equal(target.classifier.bias, source.classifier.bias)  # type: ignore[arg-type, union-attr]
-    assert torch.equal(target.trunk[1].running_mean, source.trunk[1].running_mean)  # type: ignore[index, union-attr]
+    assert torch.equal(target.classifier.weight, linear_to_conv(source.classifier, (2, 2)).weight)  # type: ignore[union-attr, arg-type]  # what the test built is known
+    assert torch.equal(target.classifier.bias, source.classifier.bias)  # type: ignore[arg-type, union-attr]  # what the test built is known
+    assert torch.equal(target.trunk[1].running_mean, source.trunk[1].running_mean)  # type: ignore[index, union-attr]  # what the test built is known
 
 
 def test_the_target_is_written_in_place_and_the_source_is_not_shared() -> None:
@@ -86,7 +86,7 @@ def test_the_target_is_written_in_place_and_the_source_is_not_shared() -> None:
     parameter = target.classifier.weight
     transplant(source.state_dict(), target)
     assert target.classifier.weight is parameter
-    nn.init.zeros_(source.classifier.weight)  # type: ignore[union-attr, arg-type]
+    nn.init.zeros_(source.classifier.weight)  # type: ignore[union-attr, arg-type]  # what the test built is known
     assert parameter.min() >= 1
 
 
@@ -151,7 +151,7 @@ def test_what_is_ignored_stays_on_both_sides() -> None:
     report = transplant(source, target, ignore=["classifier"])
     assert report.left == report.kept == ("classifier.weight", "classifier.bias")
     assert torch.equal(target.classifier.weight, before["classifier.weight"])
-    assert torch.equal(target.trunk[0].weight, source.trunk[0].weight)  # type: ignore[index, union-attr]
+    assert torch.equal(target.trunk[0].weight, source.trunk[0].weight)  # type: ignore[index, union-attr]  # what the test built is known
     text = str(report)
     assert text.startswith(f"{len(report.copied)} tensors copied")
     assert "left in the source: classifier.weight, classifier.bias" in text
@@ -187,4 +187,4 @@ def test_tied_tensors_need_equal_sources() -> None:
     assert "b.weight and a.weight differ, but are one tensor in the target" in refusal(source, target)
     source["b"].weight = source["a"].weight
     transplant(source, target)
-    assert torch.equal(target["a"].weight, source["a"].weight)  # type: ignore[arg-type]
+    assert torch.equal(target["a"].weight, source["a"].weight)  # type: ignore[arg-type]  # what the test built is known

@@ -114,7 +114,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of normalised images, finest first."""
-        found: list[Tensor] = self.trunk.forward_intermediates(  # type: ignore[operator]
+        found: list[Tensor] = self.trunk.forward_intermediates(  # type: ignore[operator]  # timm's modules declare no such method
             images, indices=self.indices, intermediates_only=True, stop_early=True
         )
         return found

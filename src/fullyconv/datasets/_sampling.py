@@ -252,7 +252,7 @@ def _around(there: NDArray[np.bool_], config: AugmentConfig, rng: np.random.Gene
 
 def _shared(values: NDArray[Any]) -> torch.Tensor:
     shared = torch.from_numpy(values.astype(np.int64))
-    return shared.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+    return shared.share_memory_()  # type: ignore[no-untyped-call,no-any-return]  # torch leaves it untyped
 
 
 def _generator(*key: int) -> np.random.Generator:

@@ -41,4 +41,4 @@ __all__ = [
 
 # When they are imported, OpenVINO and nncf report that to their makers over the network, from a fork of this
 # process, unless the package that does so is missing. Nobody asked the user.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is what keeps a module from being imported

@@ -200,7 +200,7 @@ def _fit(upsampler: Upsampler, coarse: Tensor, fine: Tensor, steps: int) -> None
     for _ in range(steps):
         optimizer.zero_grad()
         loss: Tensor = F.mse_loss(upsampler(coarse), fine)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
 
 

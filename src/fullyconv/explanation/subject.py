@@ -333,7 +333,7 @@ class Raw(nn.Module):
 
     def normalized(self, images: Tensor) -> Tensor:
         """Return images as the classifier was trained on them."""
-        return (images - self.mean) / self.std  # type: ignore[operator]
+        return (images - self.mean) / self.std  # type: ignore[operator]  # buffers are typed as modules, too
 
 
 def cell_centre(dense: DenseClassifier, cell: tuple[int, int]) -> tuple[int, int]:

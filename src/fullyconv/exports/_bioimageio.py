@@ -23,10 +23,22 @@ from fullyconv.exports._batches import Batches
 from fullyconv.exports._comparison import Run
 from fullyconv.exports._format import KEY, Write
 from fullyconv.hub import model_card
+from fullyconv.models import Averaged
 
 DESCRIPTION, WEIGHTS, CARD = "rdf.yaml", "weights.onnx", "README.md"
 _TESTS = {INPUT: "test_input.npy", OUTPUT: "test_output.npy"}
 _FORMAT_VERSION = "0.5.3"
+_FCN = {
+    "text": "J. Long, E. Shelhamer, T. Darrell: Fully Convolutional Networks for Semantic Segmentation, 2015",
+    "doi": "10.1109/CVPR.2015.7298965",
+}
+_UNET = {
+    "text": "O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image "
+    "Segmentation, 2015",
+    "doi": "10.1007/978-3-319-24574-4_28",
+}
+# Kind of network -> the paper of its method.
+_PAPERS = {"dense": _FCN, "fcn": _FCN, "unet": _UNET, "backbone_unet": _UNET}
 
 
 def convert(graph: DeployedGraph, batches: Batches) -> Write:
@@ -103,6 +115,8 @@ def _description(
         "probabilities": [batch, answered("y"), answered("x"), classes],
         "scores": [batch, classes, answered("y"), answered("x")],
     }
+    networks = model.networks if isinstance(model, Averaged) else (model,)
+    kinds = dict.fromkeys(network.architecture.kind for network in networks)
     limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else None
     values = {"type": metadata["output"]["dtype"], "values": list(range(len(model.classes)))}
     return {
@@ -112,6 +126,7 @@ def _description(
         "description": f"Gives each pixel one of {len(model.classes)} classes; normalises its images itself.",
         "documentation": {"source": CARD, "sha256": digests[CARD]},
         "tags": ["fullyconv", "semantic-segmentation", model.architecture.kind.replace("_", "-")],
+        "cite": [_PAPERS[kind] for kind in kinds if kind in _PAPERS],
         "inputs": [
             {
                 "id": INPUT,

@@ -111,11 +111,11 @@ def activation_bytes(model: SegmentationModel, size: tuple[int, int]) -> int:
     return known[size]
 
 
-class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Adds up the bytes of the tensors that are alive."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.most = self._now = 0
         self._users: Counter[int] = Counter()
 

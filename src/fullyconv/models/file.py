@@ -207,7 +207,7 @@ def _parsed(text: str) -> ModelHeader[Any]:
     if kind not in KINDS:
         raise Malformed(f"architecture {kind!r:.40}, where this library knows {', '.join(KINDS)}", fix=UPDATE)
     # Chosen at run time, which a type checker cannot follow.
-    return parse(ModelHeader[KINDS[kind][0]], text)  # type: ignore[misc, arg-type]
+    return parse(ModelHeader[KINDS[kind][0]], text)  # type: ignore[misc, arg-type]  # the kind is known at run time alone
 
 
 def _at(plain: object, *keys: str) -> str | int | None:

@@ -177,7 +177,7 @@ def _add_models(app: FastAPI, service: Service, limits: Limits) -> None:
     class Question(Wish):
         """Which model to ask, and what to answer."""
 
-        model: Literal[names] = Field(names[0], description="Which model to ask.")  # type: ignore[valid-type]
+        model: Literal[names] = Field(names[0], description="Which model to ask.")  # type: ignore[valid-type]  # the names are known at run time alone
 
     @app.get("/v1/models", tags=["models"], summary="What can be asked", responses=describe(401, 421, 422))
     async def models() -> ServedModels:
@@ -374,4 +374,4 @@ def _describe(app: FastAPI, access: Access) -> None:
             app.openapi_schema = described
         return app.openapi_schema
 
-    app.openapi = document  # type: ignore[method-assign]
+    app.openapi = document  # type: ignore[method-assign]  # as FastAPI's documentation extends it

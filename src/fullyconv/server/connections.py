@@ -25,7 +25,7 @@ class Connection(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's protocol narrows it, too
         """Begin to wait for a first request; close at once what is too much."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:

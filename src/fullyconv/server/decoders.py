@@ -110,7 +110,7 @@ class Decoder:
         # asyncio waits for the ends of its pipes, too, which a process that left the group may hold. Closing
         # all of its transport would collect the program's end behind the back of asyncio, which complains.
         for pipe in _PIPES:
-            program._transport.get_pipe_transport(pipe).close()  # type: ignore[attr-defined]
+            program._transport.get_pipe_transport(pipe).close()  # type: ignore[attr-defined]  # asyncio offers no other way to the pipes
         await program.wait()
 
     async def _ask(self, line: bytes) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _ATTENTION = ("Attention", "LiteMLA", "Transformer")
 _GATES = ("Channel", "Spatial", "Pixel", "Coord", "Squeeze")
 
 
-class NoDenseForm(Exception):  # noqa: N818
+class NoDenseForm(Exception):  # noqa: N818 (it names a finding)
     """A rule does not apply; the message completes "layer `x` …"."""
 
 

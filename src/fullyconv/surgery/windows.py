@@ -251,7 +251,7 @@ class _Split:
 
     def trunk(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the maps that enter the head."""
-        return self._trunk(self._owner, image)  # type: ignore[no-any-return]
+        return self._trunk(self._owner, image)  # type: ignore[no-any-return]  # what was traced has no types
 
     def head(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the first scores N×K for maps of the training size."""

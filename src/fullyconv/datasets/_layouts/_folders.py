@@ -193,7 +193,7 @@ def _pairs(root: Path, place: _Place) -> Layout:
         for stem in both
     ]
     equal = all(Path(s.name).name == s.mask.stem for s in samples if isinstance(s.mask, Path))
-    manner = "of equal stems" if equal else f"such as {samples[0].image.name} and {samples[0].mask.name}"  # type: ignore[union-attr]
+    manner = "of equal stems" if equal else f"such as {samples[0].image.name} and {samples[0].mask.name}"  # type: ignore[union-attr]  # pairs all have masks
     return Layout(
         f"{_shown(root, place)} with {counted(len(samples), 'pair')} {manner}",
         tuple(samples),
