@@ -53,7 +53,8 @@ def test_napari_finds_a_labels_layer_with_its_pyramid_colours_and_names(
     for finer, coarser in pairwise(levels):
         assert coarser.shape == tuple(-(-side // 2) for side in finer.shape)
     colors = {entry["label-value"]: tuple(entry["rgba"]) for entry in about["image-label"]["colors"]}
-    assert colors == {label: (*color, 255) for label, color in enumerate(TABLE.colors)}
+    # The background is transparent: it would hide the image under the layer.
+    assert colors == {label: (*color, 255 if label else 0) for label, color in enumerate(TABLE.colors)}
     names = {entry["label-value"]: entry["name"] for entry in about["image-label"]["properties"]}
     assert tuple(names[label] for label in range(3)) == TABLE.names
 

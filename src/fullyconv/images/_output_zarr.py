@@ -131,8 +131,10 @@ def _metadata(planned: Planned) -> dict[str, Any]:
     table = planned.classes
     if planned.content == "labels":
         metadata["image-label"] = {
+            # Class 0 is the background, which would hide the image under it: here as in overlays.
             "colors": [
-                {"label-value": label, "rgba": [*color, 255]} for label, color in enumerate(table.colors)
+                {"label-value": label, "rgba": [*color, 255 if label else 0]}
+                for label, color in enumerate(table.colors)
             ],
             "properties": [{"label-value": label, "name": name} for label, name in enumerate(table.names)],
         }
