@@ -121,6 +121,7 @@ def test_a_place_on_the_ground_is_kept(small_unet_file, tmp_path):
         assert file.transform == transform
     corner = json.loads(paths["polygons"].read_text())["features"][0]["geometry"]["coordinates"][0][0]
     assert 500_000 <= corner[0] <= 500_040
+    assert all(paths[kind].with_suffix(".qml").exists() for kind in ("masks", "polygons"))
     write_image(tmp_path / "plain.png", image)
     with pytest.raises(ConfigError, match="georeference"):
         run(small_unet_file, [tmp_path / "plain.png"], tmp_path / "other", Outputs("geotiff"))

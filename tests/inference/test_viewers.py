@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from fullyconv.images import Georeference, open_output
+from fullyconv.inference.qgis import write_mask_style, write_outline_style
 from fullyconv.labels import ClassTable
 from fullyconv.outlines import to_geojson, write_geojson
 
@@ -89,6 +91,35 @@ def test_qgis_finds_a_palette_and_a_place(tmp_path: Path, labels: np.ndarray) ->
         assert [colors[label][:3] for label in range(3)] == list(TABLE.colors)
         assert [mask.tags()[f"CLASS_{label}"] for label in range(3)] == list(TABLE.names)
         assert np.array_equal(mask.read(1), labels)
+
+
+def test_qgis_finds_names_and_colours_beside_masks_and_outlines(tmp_path: Path) -> None:
+    """By what QGIS 3.22 reads of its style files."""
+    write_mask_style(tmp_path / "mask.qml", TABLE)
+    renderer = ElementTree.parse(tmp_path / "mask.qml").find("pipe/rasterrenderer[@type='paletted']")
+    assert renderer is not None
+    entries = [entry.attrib for entry in renderer.iterfind("colorPalette/paletteEntry")]
+    assert [(entry["value"], entry["label"]) for entry in entries] == [
+        ("0", "back ground"), ("1", "Zelle: groß"), ("2", "细胞")
+    ]  # fmt: skip
+    assert [(entry["color"], entry["alpha"]) for entry in entries] == [
+        ("#000000", "0"), ("#e69f00", "255"), ("#56b4e9", "255")
+    ]  # fmt: skip
+    write_outline_style(tmp_path / "outlines.qml", TABLE)
+    renderer = ElementTree.parse(tmp_path / "outlines.qml").find("renderer-v2[@type='categorizedSymbol']")
+    assert renderer is not None
+    colors = {
+        symbol.attrib["name"]: [option.attrib["value"] for option in symbol.iterfind("layer/Option/Option")]
+        for symbol in renderer.iterfind("symbols/symbol")
+    }
+    shown = {
+        category.attrib["value"]: colors[category.attrib["symbol"]]
+        for category in renderer.iterfind("categories/category")
+    }
+    assert shown == {
+        "Zelle: groß": ["230,159,0,64", "230,159,0,255"],
+        "细胞": ["86,180,233,64", "86,180,233,255"],
+    }
 
 
 def test_qgis_finds_polygons_in_their_own_system(tmp_path: Path, labels: np.ndarray) -> None:

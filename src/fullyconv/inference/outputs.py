@@ -15,6 +15,7 @@ from fullyconv.errors import ConfigError, MachineError
 from fullyconv.images import ImageSource, make_folder, open_output, overlay, write_image
 from fullyconv.inference.coco import to_coco, write_coco
 from fullyconv.inference.prediction import Prediction
+from fullyconv.inference.qgis import write_mask_style, write_outline_style
 from fullyconv.inference.shares import Shares
 from fullyconv.inference.store import Store
 from fullyconv.labels import ClassTable
@@ -39,13 +40,15 @@ class Outputs:
     form
         Of masks/NAME: ``"png"`` (indices with the class colours as palette), ``"tiff"`` (tiled and
         compressed), ``"zarr"`` (OME-Zarr with a pyramid), ``"geotiff"``, or ``"auto"``: a GeoTIFF of images
-        that have a georeference, a PNG of images up to 67 megapixels, a TIFF of others.
+        that have a georeference, a PNG of images up to 67 megapixels, a TIFF of others. Beside a GeoTIFF lies
+        its style for QGIS, NAME.qml.
     overlays
         Write overlays/NAME.png, of images over 16 megapixels a smaller one.
     shares
         Write these probabilities to probabilities/NAME.tif, or NAME.zarr where ``form`` is that.
     polygons
-        Write polygons/NAME.geojson, in map coordinates where the image has a georeference.
+        Write polygons/NAME.geojson, in map coordinates and with a style for QGIS where the image has a
+        georeference.
     objects
         Write objects/NAME.json in COCO's form.
     """
@@ -105,6 +108,8 @@ class Outputs:
         for path in paths.values():
             make_folder(path.parent)
         self._write_rows(paths["masks"], source, classes, "labels", labels)
+        if self._form(source) == "geotiff":
+            write_mask_style(paths["masks"].with_suffix(".qml"), classes)
         if shares is not None:
             self._write_rows(paths["probabilities"], source, classes, "probabilities", shares)
         if self.overlays:
@@ -117,6 +122,8 @@ class Outputs:
                 else to_geojson(labels, classes)
             )
             write_geojson(paths["polygons"], found, overwrite=True)
+            if place:
+                write_outline_style(paths["polygons"].with_suffix(".qml"), classes)
         if self.objects:
             if prod(source.size) > _OBJECT_PIXELS:
                 raise MachineError(
