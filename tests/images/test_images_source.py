@@ -397,10 +397,21 @@ def test_the_cache_keeps_what_was_used_last_within_its_limit():
     for column in (0, 1, 0, 2, 0, 1, 7, 7):
         cache.get((0, column), decode)
     assert made == [0, 1, 2, 1, 7]
-    cache.get((1, 5), decode)
     assert cache._bytes == 200
     large = TileCache(10)
     assert large.get((0, 0), decode) is large.get((0, 0), decode)
+
+
+def test_tiles_that_a_sparse_file_lacks_take_no_room():
+    cache, made = TileCache(250), []
+
+    def decode(row, column):
+        made.append(column)
+
+    for column in (0, 1, 0):
+        assert cache.get((0, column), decode) is None
+    assert made == [0, 1, 0]  # asked for anew, which is free
+    assert not cache._held
 
 
 def test_a_tile_that_fails_fails_for_all_who_wait_and_is_tried_again():

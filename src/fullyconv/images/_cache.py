@@ -15,7 +15,8 @@ Key = tuple[int, int]
 class TileCache:
     """The tiles used last, up to a number of bytes; the very last one always.
 
-    A tile that several threads ask for at once is decoded once.
+    A tile that several threads ask for at once is decoded once. Tiles that a sparse file lacks are not kept:
+    there is nothing to decode, and an image may have millions of them.
     """
 
     def __init__(self, limit: int) -> None:
@@ -43,6 +44,8 @@ class TileCache:
             tile.set_exception(error)
             raise
         with self._lock:
+            if tile.result() is None:
+                self._held.pop(key, None)
             self._bytes += _bytes(tile)
             self._make_room()
         return tile.result()
