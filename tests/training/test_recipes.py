@@ -151,6 +151,16 @@ def test_settings_change_any_field(told):
     assert math.isclose(config.validation, 0.2)
 
 
+def test_text_needs_no_quotes_since_shells_take_them_away(told):
+    settings = ("compile=off", "loss = cross_entropy + 0.5*dice", "weights=none.safetensors", "cache='disk'")
+    config, _ = told(Path("data"), settings=(*settings, "average=0.5"))
+    assert (config.compile, config.loss, config.cache) == ("off", "cross_entropy + 0.5*dice", "disk")
+    assert (config.weights, config.average) == ("none.safetensors", 0.5)
+    for line in ("epochs=nan", "epochs=true", "compile=of", "a b=off"):
+        with pytest.raises(ConfigError):
+            told(Path("data"), settings=(line,))
+
+
 def test_without_data_or_folder_both_ways_are_said():
     with pytest.raises(ConfigError, match=r"no data; .*--resume RUN"):
         commands.train(out=Path("run"), progress=Quiet())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,6 +19,10 @@ from fullyconv.images import atomic_file
 from fullyconv.training.config import TrainConfig
 
 NAME = "recipe.toml"
+# KEY=text without quotes, which shells take away; what TOML knows by itself stays as it is.
+_BARE_TEXT = re.compile(
+    r"""\A\s*([\w.]+)\s*=\s*(?!(?:true|false|inf|nan)\s*$)([A-Za-z][^"'\\\[\]{}#,\n]*?)\s*$"""
+)
 
 _Kind = TypeVar("_Kind")
 
@@ -52,7 +57,7 @@ def read_recipe(path: str | Path, settings: Iterable[str] = ()) -> Recipe:
     path
         The TOML file.
     settings
-        Lines of TOML such as ``"augment.rotation = 10"``.
+        Lines of TOML such as ``"augment.rotation = 10"``; text needs no quotes.
 
     Raises
     ------
@@ -83,7 +88,7 @@ def parse_config(
     content = dict(content)
     for line in settings:
         try:
-            _merge(content, tomllib.loads(line))
+            _merge(content, tomllib.loads(_BARE_TEXT.sub(r'\1="\2"', line, count=1)))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(
                 f"--set {line!r}: {error}", "KEY=VALUE as in TOML", "such as --set augment.rotation=10"
