@@ -206,7 +206,6 @@ def _parsed(text: str) -> ModelHeader[Any]:
         raise Malformed(f"format version {version!r:.40}, where this library knows {FORMAT}", fix=UPDATE)
     if kind not in KINDS:
         raise Malformed(f"architecture {kind!r:.40}, where this library knows {', '.join(KINDS)}", fix=UPDATE)
-    # Chosen at run time, which a type checker cannot follow.
     return parse(ModelHeader[KINDS[kind][0]], text)  # type: ignore[misc, arg-type]  # the kind is known at run time alone
 
 
