@@ -76,7 +76,7 @@ def test_an_exported_network_is_the_network(name: str, kind: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["unet", "unet as published"])
+@pytest.mark.parametrize("kind", ["unet", "unet as published", "fcn-8s", "dense classifier"])
 def test_programs_that_plan_memory_take_sizes_in_steps_up_to_a_largest(kind: str, tmp_path: Path) -> None:
     model = built(kind)
     made = export(model, tmp_path / "m.pte", answer="scores")

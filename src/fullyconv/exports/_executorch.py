@@ -20,21 +20,33 @@ from fullyconv.exports._comparison import Run
 from fullyconv.exports._format import KEY, Write
 
 
-class _Cuts(TorchFunctionMode):
-    """Cuts where a network pads by less than nothing, which ExecuTorch does not know."""
+class _PlainPadding(TorchFunctionMode):
+    """Cuts where a network pads by less than nothing, and joins where it repeats borders.
+
+    ExecuTorch does not know the first. The second it takes for a map in another memory order, where sizes are
+    free, and then refuses to cut it.
+    """
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function is not F.pad or kwargs.get("mode", "constant") != "constant" or len(args) != 2:
+        mode = kwargs.get("mode", "constant")
+        if function is not F.pad or mode not in ("constant", "replicate") or len(args) != 2:
             return function(*args, **kwargs)
         features, amounts = args
+        if mode == "replicate":
+            for axis, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True), 1):
+                length = features.shape[-axis]
+                first, last = features.narrow(-axis, 0, 1), features.narrow(-axis, length - 1, 1)
+                features = torch.cat([first] * before + [features] + [last] * after, -axis)
+            return features
+        # Compared, not by `max`, which the exporter keeps in the arithmetic of every later size.
         for axis, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True), 1):
-            length = features.shape[-axis]
-            start, end = max(0, -before), length - max(0, -after)
+            start = -before if before < 0 else 0
+            end = features.shape[-axis] + (after if after < 0 else 0)
             features = features.narrow(-axis, start, end - start)
-        added = [max(0, amount) for amount in amounts]
+        added = [amount if amount > 0 else 0 for amount in amounts]
         return function(features, added, **kwargs) if any(added) else features
 
 
@@ -57,7 +69,7 @@ def convert(graph: DeployedGraph, batches: Batches) -> Write:
     axes = _bounded_axes(batches)
     count, height, width = batches.shapes()[1 if axes else 0]
     example = graph.example((height, width), count).to(getattr(torch, batches.dtype))
-    with _Cuts():
+    with _PlainPadding():
         program = traced(graph, example, axes)
 
     def write(path: Path, text: str) -> None:
