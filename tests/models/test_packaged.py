@@ -9,7 +9,7 @@ import pytest
 import fullyconv as fc
 from fullyconv.datasets import open_dataset
 from fullyconv.errors import ModelFileError
-from fullyconv.models import locate, read_header
+from fullyconv.models import locate, model_files, read_header
 from fullyconv.models.file import PACKAGED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,17 @@ def test_a_file_of_that_name_is_meant_before_the_package_s(tmp_path, monkeypatch
     assert locate("nuclei") == Path("nuclei")
     with pytest.raises(ModelFileError, match="'nuclei' holds"):
         fc.load("nuclei")
+
+
+@pytest.mark.parametrize("inside", ["model.safetensors", "fold-1/model.safetensors"])
+def test_a_folder_of_that_name_is_meant_if_a_model_is_in_it(inside: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("nuclei/images").mkdir(parents=True)  # such as the data, or what was predicted
+    assert locate("nuclei").parent == PACKAGED
+    assert model_files("nuclei") == (locate("nuclei"),)
+    (tmp_path / "nuclei" / inside).parent.mkdir(exist_ok=True)
+    (tmp_path / "nuclei" / inside).touch()
+    assert locate("nuclei") == Path("nuclei")
 
 
 @pytest.mark.parametrize("name", ["nuclei.safetensors", "./nothing", "../nuclei", "folder/nuclei", "Nuclei?"])

@@ -12,7 +12,7 @@ from fullyconv.models import UNet, load
 from fullyconv.progress import Quiet
 from fullyconv.training import TrainConfig, read_recipe, resume, train
 from fullyconv.training import compilation as compilation_module
-from fullyconv.training import loop as loop_module
+from fullyconv.training import learner as learner_module
 from fullyconv.training.compilation import choose_compilation, missing_compiler
 
 CPU = torch.device("cpu")
@@ -114,7 +114,7 @@ def test_what_was_chosen_is_kept_and_holds_after_a_break(made_data, tmp_path, mo
         def forward(self, images):
             return self.network(images)
 
-    monkeypatch.setattr(loop_module, "compiled", compiled)
+    monkeypatch.setattr(learner_module, "compiled", compiled)
     weights = []
     for choice in ("off", "on"):
         out = tmp_path / choice

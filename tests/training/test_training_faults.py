@@ -19,7 +19,7 @@ from fullyconv.training import TrainConfig, resume, train
 from fullyconv.training import batches as batches_module
 from fullyconv.training import choices as choices_module
 from fullyconv.training.faults import is_out_of_memory, not_finite
-from fullyconv.training.loop import Run
+from fullyconv.training.learner import Learner
 
 SMALL = TrainConfig(
     epochs=2, widths=(4, 8), batch=4, precision="f32", workers=0, augment=AugmentConfig(crop=(32, 32))
@@ -45,11 +45,16 @@ def equal(first, second):
 
 def spoil_step(monkeypatch, number, spoil):
     """Let the loss of step ``number`` go through ``spoil``."""
-    whole = Run._loss
+    gradient, whole = Learner.gradient, Learner._loss
+    now = []
+
+    def noted(self, batch, step):
+        now.append(step)
+        return gradient(self, batch, step)
+
+    monkeypatch.setattr(Learner, "gradient", noted)
     monkeypatch.setattr(
-        Run,
-        "_loss",
-        lambda self, *a: spoil(whole(self, *a)) if self.clock.step == number else whole(self, *a),
+        Learner, "_loss", lambda self, *a: spoil(whole(self, *a)) if now[-1] == number else whole(self, *a)
     )
 
 
@@ -148,7 +153,7 @@ def test_a_batch_too_large_is_computed_in_pieces(made_data, tmp_path, monkeypatc
     """Without batch normalisation, whose statistics are a piece's, pieces give the whole's weights."""
     assert is_out_of_memory(ERRORS[name])
     results, heard = {}, Heard()
-    whole = Run._loss
+    whole = Learner._loss
     config = SMALL.replace(steps=3, epochs=None, loss="cross_entropy")
     for room in (4, 1):
 
@@ -157,7 +162,7 @@ def test_a_batch_too_large_is_computed_in_pieces(made_data, tmp_path, monkeypatc
                 raise ERRORS[name]
             return whole(self, model, batch)
 
-        monkeypatch.setattr(Run, "_loss", loss)
+        monkeypatch.setattr(Learner, "_loss", loss)
         torch.manual_seed(0)
         network = UNet(2, 3, widths=(4, 8), norm="group")
         train(network, made_data, out=tmp_path / str(room), config=config, progress=heard)
@@ -175,7 +180,7 @@ def test_too_little_memory_for_one_crop_is_said(made_data, tmp_path, monkeypatch
     def loss(self, model, batch):
         raise ERRORS["cuda"]
 
-    monkeypatch.setattr(Run, "_loss", loss)
+    monkeypatch.setattr(Learner, "_loss", loss)
     with pytest.raises(MachineError, match=r"a step of 1 crops of 32×32.*--batch") as caught:
         train(None, made_data, out=tmp_path / "run", config=SMALL.replace(epochs=4), progress=Quiet())
     assert caught.value.exit_code == 3

@@ -146,10 +146,22 @@ def load(path: str | Path) -> SegmentationModel:
 
 
 def locate(path: str | Path) -> Path:
-    """Return the file of a model that comes with the package, by its name; any other path as it is."""
+    """Return the file of a model that comes with the package, by its name; any other path as it is.
+
+    A file of that name in the working folder comes first, and so does a folder with a model or folds in it.
+    Other folders, such as one of images, do not.
+    """
     path = Path(path)
     packaged = PACKAGED / f"{path}.safetensors"
-    return packaged if path.name == str(path) and not path.exists() and packaged.exists() else path
+    if path.name != str(path) or not packaged.exists():
+        return path
+    own = path.is_file() or (path / "model.safetensors").exists() or bool(_folds(path))
+    return path if own else packaged
+
+
+def _folds(folder: Path) -> tuple[Path, ...]:
+    found = folder.glob("fold-*/model.safetensors")
+    return tuple(sorted(found, key=lambda file: (len(str(file)), file)))
 
 
 def model_files(path: str | Path) -> tuple[Path, ...]:
@@ -163,7 +175,7 @@ def model_files(path: str | Path) -> tuple[Path, ...]:
     path = locate(path)
     if not path.is_dir():
         return (path,)
-    found = tuple(sorted(path.glob("fold-*/model.safetensors"), key=lambda file: (len(str(file)), file)))
+    found = _folds(path)
     if not found:
         inside = path / "model.safetensors"
         raise ConfigError(

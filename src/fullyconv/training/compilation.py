@@ -51,7 +51,7 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
         raise MachineError(
             f"steps that are compiled, without a compiler: {lacking}",
             "one, such as g++ for a processor, or Triton for a GPU",
-            "install it, or begin anew with --set 'compile=\"off\"'",
+            "install it, or begin anew with --set compile=off",
         )
     return cast(nn.Module, torch.compile(network, dynamic=False))
 

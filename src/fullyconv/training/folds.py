@@ -14,9 +14,9 @@ from fullyconv.datasets import Dataset
 from fullyconv.errors import ConfigError
 from fullyconv.progress import Lines, Progress
 from fullyconv.training.config import TrainConfig
-from fullyconv.training.loop import TrainResult
 from fullyconv.training.preparation import opened
 from fullyconv.training.recipes import NAME
+from fullyconv.training.result import TrainResult
 from fullyconv.training.runs import resume, train
 
 

@@ -6,16 +6,14 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 from fullyconv.datasets import CropSampler, Dataset
 from fullyconv.errors import ConfigError, DataError, MachineError
@@ -30,61 +28,22 @@ from fullyconv.training.batches import Batches
 from fullyconv.training.callbacks import Callback, trackers_of
 from fullyconv.training.checkpoints import KEPT, Checkpoints, State
 from fullyconv.training.choices import Plan
-from fullyconv.training.compilation import compiled
-from fullyconv.training.faults import is_out_of_memory, not_finite
+from fullyconv.training.faults import not_finite
 from fullyconv.training.folder import CHECKPOINTS, MODEL
 from fullyconv.training.history import History
 from fullyconv.training.interruption import Checking, Interruption, Stopped
+from fullyconv.training.learner import Learner
 from fullyconv.training.optimization import (
     freeze_batch_norm,
-    mean_loss,
-    optimizer_tensors,
-    parameter_groups,
-    restore_optimizer,
-    running_average,
 )
 from fullyconv.training.preparation import class_weights_for, keeping, weighing
 from fullyconv.training.processes import agreed
+from fullyconv.training.result import TrainResult
 from fullyconv.training.schedule import Clock, learning_rate
 from fullyconv.training.validation import Validation
 
 SAVE_SECONDS = 60.0  # between checkpoints, where saving one takes less than SAVE_SHARE of that
 SAVE_SHARE = 0.01
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves behind.
-
-    Parameters
-    ----------
-    model
-        The file of the network with the best validation mean IU.
-    evaluation
-        That network's validation scores.
-    epochs, steps
-        How long the run was.
-    seconds
-        From start to end, checks and validation included, in all sittings.
-    """
-
-    model: Path
-    evaluation: Evaluation
-    epochs: int
-    steps: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the scores at the top level and the rest beside them, JSON-ready."""
-        rest = {"model": str(self.model), "epochs": self.epochs, "steps": self.steps, "seconds": self.seconds}
-        return {**self.evaluation.to_dict(), **rest}
-
-    def __str__(self) -> str:
-        return (
-            f"{self.evaluation}\n{self.epochs} epochs, {self.steps} steps, {self.seconds:.0f} s\n"
-            f"model: {self.model}\n"
-            f"overlays: {self.model.parent / 'overlays'}"
-        )
 
 
 class Run:
@@ -137,21 +96,13 @@ class Run:
             progress.say("batch normalisation: kept as it is, since a batch is one crop (--batch)")
         clock.steps = plan.steps
         clock.seconds = config.minutes and config.minutes * 60
-        self.network = model.to(memory_format=torch.channels_last).train()
-        # The precision is ours to switch: an Accelerator's is one for the whole process, once and for all.
-        self.bf16 = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=plan.precision == "bf16")
-        self.adamw = torch.optim.AdamW(parameter_groups(self.network, config), lr=config.learning_rate)
-        self.model, self.optimizer = accelerator.prepare(self.network, self.adamw)
-        self.stepped = compiled(self.model, accelerator.device) if config.compile == "on" else self.model
-        self.average = AveragedModel(
-            self.network, multi_avg_fn=running_average(config.average), use_buffers=True
-        )
-        self.callbacks = (*callbacks, *trackers_of(accelerator, plan)) if accelerator.is_main_process else ()
-        self.validation = Validation(accelerator, self.average, dataset, plan.precision)
         self.class_weights = class_weights_for(dataset, config, progress)
-        self.criterion = parse_loss(
+        criterion = parse_loss(
             config.loss, ignore_index=dataset.classes.ignore_index, class_weights=self.class_weights
-        ).to(accelerator.device)
+        )
+        self.learner = Learner(accelerator, model, plan, criterion, progress)
+        self.callbacks = (*callbacks, *trackers_of(accelerator, plan)) if accelerator.is_main_process else ()
+        self.validation = Validation(accelerator, self.learner.average, dataset, plan.precision)
         self.sampler = CropSampler(
             dataset,
             dataset.split("train"),
@@ -166,7 +117,7 @@ class Run:
         self.checkpoints = Checkpoints(out / CHECKPOINTS)
         self.history = History(out)
         self.epoch, self.validated, self.ending, self.finished = 0, 0, False, False
-        self.losses, self.loss_count, self.parts = 0.0, 0, 1
+        self.losses, self.loss_count = 0.0, 0
         self.best: ConfusionMatrix | None = None
         self.share = 0.0
         self.saved, self.saving = time.monotonic(), 0.0
@@ -243,12 +194,9 @@ class Run:
     def step(self, batch: Sequence[Tensor], rate: float) -> float:
         """Compute the gradient of a batch, take the step if it is a number, and return the loss."""
         started = time.perf_counter()
-        config, step = self.plan.config, self.clock.step
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+        step = self.clock.step
         batch = [part.to(self.accelerator.device, non_blocking=True) for part in batch]
-        loss = self._gradient_in_memory(batch)
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip))
+        loss, norm = self.learner.gradient(batch, step)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise not_finite(
                 batch,
@@ -257,14 +205,12 @@ class Run:
                 norm=norm,
                 rate=rate,
                 bf16=self.plan.precision == "bf16",
-                float32_loss=lambda: self._loss(self.network, batch).item(),
+                float32_loss=lambda: self.learner.float32_loss(batch),
                 class_weights=self.class_weights,
                 step=step + 1,
                 file=self.out / f"bad-batch-{self.accelerator.process_index}.npz",
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update_parameters(self.network)
+        self.learner.update(rate)
         self.clock.step += 1
         self.ending = self.clock.step % self.plan.epoch_steps == 0
         self.losses, self.loss_count = self.losses + loss, self.loss_count + 1
@@ -274,49 +220,6 @@ class Run:
             callback.on_step(self.clock.step, loss, rate)
         self.progress.advance("training", self.clock.share, 1.0, f"epoch {self.epoch + 1}, loss {loss:.3f}")
         return loss
-
-    def _gradient_in_memory(self, batch: Sequence[Tensor]) -> float:
-        """Leave the gradient of a batch in the parameters, in as many pieces as the memory asks for."""
-        while True:
-            try:
-                return self._gradient(batch)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.parts >= len(batch[0]) or self.accelerator.num_processes > 1:
-                    raise MachineError(
-                        f"too little memory for a step of {math.ceil(len(batch[0]) / self.parts)} crops of "
-                        f"{'×'.join(map(str, self.plan.augment.image_size))}",
-                        "a step that fits",
-                        "begin anew with a smaller --batch or --crop, or smaller --widths",
-                    ) from error
-            self.optimizer.zero_grad()
-            if self.accelerator.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.parts *= 2
-            self.progress.say(
-                f"memory: too little for a batch at once; from now on it is computed in {self.parts} pieces, "
-                "whose gradients are added up; batch normalisation sees one piece at a time"
-            )
-
-    def _gradient(self, batch: Sequence[Tensor]) -> float:
-        # Dropout is drawn anew for every step, so that a run can go on at any of them.
-        place = (self.plan.config.seed, self.clock.step, self.accelerator.process_index)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-        total = 0.0
-        pieces = list(zip(*(torch.tensor_split(part, self.parts) for part in batch), strict=True))
-        for piece in pieces:
-            last = piece is pieces[-1]
-            with nullcontext() if last else self.accelerator.no_sync(self.model), self.bf16:
-                loss = self._loss(self.stepped, piece) * (len(piece[0]) / len(batch[0]))
-                self.accelerator.backward(loss)
-            total += loss.item()
-        return total
-
-    def _loss(self, model: nn.Module, batch: Sequence[Tensor]) -> Tensor:
-        crops, *truth = batch
-        scores = model(crops.contiguous(memory_format=torch.channels_last))
-        return mean_loss(self.criterion, scores, truth)
 
     def _end_epoch(self) -> None:
         """Validate where it is due, keep the best, and begin the next epoch or end the run."""
@@ -334,14 +237,14 @@ class Run:
 
     def prepare_epoch(self) -> None:
         """Train what this epoch trains."""
-        self.network.train()
+        network = self.learner.network.train()
         frozen = self.epoch < self.plan.config.frozen_epochs
-        if getattr(self.network, "backbone", None) is not None:
-            cast(FCN | UNet, self.network).freeze_backbone(frozen)
+        if getattr(network, "backbone", None) is not None:
+            cast(FCN | UNet, network).freeze_backbone(frozen)
         elif frozen and self.epoch == 0:
             self.progress.say("no layers stay frozen: the network has no backbone (--frozen-epochs)")
         if self.plan.batch == 1:  # one crop has no batch statistics to speak of
-            freeze_batch_norm(self.network)
+            freeze_batch_norm(network)
         self.computed, self.computed_steps, self.batches_waited = 0.0, 0, self.batches.waited
 
     def _validate(self, epoch: int) -> None:
@@ -433,23 +336,13 @@ class Run:
             reserved=self.clock.reserved,
             losses=self.losses,
             loss_count=self.loss_count,
-            parts=self.parts,
-            averaged=int(self.average.n_averaged),
+            parts=self.learner.parts,
+            averaged=int(self.learner.average.n_averaged),
             best=None if self.best is None else self.best.counts.tolist(),
             threads=torch.get_num_threads(),
             processes=self.accelerator.num_processes,
         )
-        groups = {
-            "network": self.network.state_dict(),
-            "average": self.validation.model.state_dict(),
-            "optimizer": optimizer_tensors(self.adamw),
-        }
-        tensors = {
-            f"{group}.{name}": tensor.detach().cpu().contiguous()
-            for group, named in groups.items()
-            for name, tensor in named.items()
-        }
-        self.checkpoints.save(state, tensors, keep=1 if self.finished else KEPT)
+        self.checkpoints.save(state, self.learner.tensors(), keep=1 if self.finished else KEPT)
         self.saved = time.monotonic()
         self.saving = self.saved - started
 
@@ -461,15 +354,12 @@ class Run:
             self.history = History(self.out)
             return
         state, tensors = found
-        for name, module in (("network", self.network), ("average", self.validation.model)):
-            module.load_state_dict(_below(name, tensors))
-        restore_optimizer(self.adamw, _below("optimizer", tensors))
-        self.average.n_averaged.fill_(state.averaged)
+        self.learner.restore(tensors, state.averaged)
         self.clock.step, self.clock.reserved = state.step, state.reserved
         self.clock.started -= state.seconds
         self.epoch, self.validated = state.epoch, state.validated
         self.ending, self.finished = state.ending, state.finished
-        self.losses, self.loss_count, self.parts = state.losses, state.loss_count, state.parts
+        self.losses, self.loss_count, self.learner.parts = state.losses, state.loss_count, state.parts
         if state.best is not None:
             self.best = ConfusionMatrix(len(self.dataset.classes))
             self.best.counts = np.array(state.best, np.int64)
@@ -506,8 +396,3 @@ class Run:
             self.clock.step,
             time.monotonic() - self.clock.started,
         )
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -13,11 +13,12 @@ from fullyconv.training.callbacks import Callback
 from fullyconv.training.choices import choose_plan
 from fullyconv.training.config import TrainConfig
 from fullyconv.training.folder import CHECKPOINTS, START, begin, require_begun, require_new
-from fullyconv.training.loop import Run, TrainResult
+from fullyconv.training.loop import Run
 from fullyconv.training.networks import choose_network
 from fullyconv.training.preparation import divided, opened
 from fullyconv.training.processes import agreed, join_processes, one_before_others
 from fullyconv.training.recipes import NAME, Recipe, read_recipe
+from fullyconv.training.result import TrainResult
 from fullyconv.training.schedule import Clock
 
 
