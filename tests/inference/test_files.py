@@ -12,17 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from pictures import blocks
 
 from fullyconv.errors import ConfigError, MachineError
 from fullyconv.images import open_image, overlay, read_image, read_mask, write_image
 from fullyconv.inference import Outputs, Predictor, Shares, files, predict, predict_files, store
+from fullyconv.inference import measured as measured_module
 from fullyconv.inference.job import plan_job
 from fullyconv.inference.ledger import FOLDER, Ledger
 from fullyconv.inference.outputs import _row_of_chunks, small_overlay
 from fullyconv.inference.runners import Runners
 from fullyconv.inference.store import Store
-from fullyconv.models import UNet, save
+from fullyconv.models import Normalization, UNet, save
 from fullyconv.outlines import decode_rle
 from fullyconv.progress import Quiet
 
@@ -125,6 +127,42 @@ def test_a_place_on_the_ground_is_kept(small_unet_file, tmp_path):
     write_image(tmp_path / "plain.png", image)
     with pytest.raises(ConfigError, match="georeference"):
         run(small_unet_file, [tmp_path / "plain.png"], tmp_path / "other", Outputs("geotiff"))
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("float32", float("nan")), ("int16", -9999)])
+def test_pixels_without_data_get_no_class(dtype, nodata, tmp_path, large_is_small, monkeypatch):
+    """In files of small images and of jobs alike; what only some bands lack was measured."""
+    rasterio = pytest.importorskip("rasterio")
+    monkeypatch.setattr(measured_module, "_PART", 100)
+    torch.manual_seed(0)
+    network = UNet(3, widths=(4, 8), normalization=Normalization((100.0,) * 3, (50.0,) * 3, dtype))
+    save(network, tmp_path / "model.safetensors")
+    for name, size in {"small": (60, 170), "large": (500, 700)}.items():
+        image = blocks(*size).clip(1).astype(dtype)
+        empty = np.zeros(size, bool)
+        empty[:, :7] = empty[40:50, 20:160] = True
+        image[empty] = nodata
+        image[20:30, 20:30, 1] = nodata  # one band
+        with rasterio.open(
+            tmp_path / f"{name}.tif", "w", driver="GTiff", height=size[0], width=size[1], count=3,
+            dtype=dtype, crs="EPSG:32633", transform=rasterio.Affine(1, 0, 7, 0, -1, 9), nodata=nodata,
+        ) as file:  # fmt: skip
+            file.write(image.transpose(2, 0, 1))
+        outputs = Outputs(polygons=True, objects=True)
+        with np.errstate(invalid="ignore"):  # an overlay of pixels that are no numbers
+            written = run(
+                tmp_path / "model.safetensors", [tmp_path / f"{name}.tif"], tmp_path / name, outputs, tile=256
+            )
+        paths = written.files[name]
+        labels = read_mask(paths["masks"]).values
+        assert np.array_equal(labels == 255, empty)
+        if not np.isnan(nodata):  # which spread from pixel to pixel
+            expected = predict(network, image, **OPTIONS).labels
+            assert np.array_equal(labels[~empty], expected[~empty])
+        outlined = json.loads(paths["polygons"].read_text())["features"]
+        assert {each["properties"]["classification"]["name"] for each in outlined} <= {"class 1", "class 2"}
+        areas = [each["area"] for each in json.loads(paths["objects"].read_text())["annotations"]]
+        assert sum(areas) == ((labels > 0) & (labels < 3)).sum()
 
 
 def test_wide_answers_on_disk_are_read_part_by_part(monkeypatch):

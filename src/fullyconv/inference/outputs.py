@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fullyconv.errors import ConfigError, MachineError
 from fullyconv.images import ImageSource, make_folder, open_output, overlay, write_image
 from fullyconv.inference.coco import to_coco, write_coco
+from fullyconv.inference.measured import measured
 from fullyconv.inference.prediction import Prediction
 from fullyconv.inference.qgis import write_mask_style, write_outline_style
 from fullyconv.inference.shares import Shares
@@ -107,6 +108,7 @@ class Outputs:
         paths = self.paths(out, source)
         for path in paths.values():
             make_folder(path.parent)
+        labels = measured(labels, source, classes)
         self._write_rows(paths["masks"], source, classes, "labels", labels)
         if self._form(source) == "geotiff":
             write_mask_style(paths["masks"].with_suffix(".qml"), classes)

@@ -86,5 +86,5 @@ def not_finite(
     return ConfigError(
         f"a loss of {loss:g}{gradient} at step {step}; the likely cause: {cause}",
         "a finite number",
-        f"{fix}; the best network so far is kept, and the batch is in {file}",
+        f"{fix}; the best network so far, if there is one, is kept, and the batch is in {file}",
     )
