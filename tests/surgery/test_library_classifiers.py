@@ -1,7 +1,6 @@
-"""Every kind of convolutional classifier of torchvision, and a fixed sample of timm's, becomes dense.
+"""Every convolutional classifier of torchvision, and a fixed sample of timm's, becomes dense.
 
-Random weights and statistics, small images. The deep ones, which have the layers of shallower ones, and the
-whole of timm are in ``benchmarks/coverage.py``.
+Random weights and statistics, small images. The whole of timm is in ``benchmarks/coverage.py``.
 """
 
 import warnings
@@ -19,14 +18,6 @@ from fullyconv.surgery import compare_with_windows, convolutionalize
 NAMES = torchvision.models.list_models(module=torchvision.models)
 CONVOLUTIONAL = [name for name in NAMES if "vit" not in name and "swin" not in name]
 TRANSFORMERS = [name for name in NAMES if name not in CONVOLUTIONAL]
-DEEP = (
-    "convnext_small", "convnext_base", "convnext_large", "densenet161", "densenet169", "densenet201",
-    "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5", "efficientnet_b6",
-    "efficientnet_b7", "efficientnet_v2_m", "efficientnet_v2_l", "regnet_x_8gf", "regnet_x_16gf",
-    "regnet_x_32gf", "regnet_y_8gf", "regnet_y_16gf", "regnet_y_32gf", "regnet_y_128gf", "resnet101",
-    "resnet152", "resnext101_32x8d", "resnext101_64x4d", "vgg16_bn", "vgg19", "vgg19_bn", "wide_resnet101_2",
-)  # fmt: skip
-SHALLOW = [name for name in CONVOLUTIONAL if name not in DEEP]
 QUICK = (
     "alexnet",
     "convnext_tiny",
@@ -99,7 +90,7 @@ def slow_unless(quick: tuple[str, ...], names) -> list:
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", slow_unless(QUICK, SHALLOW) + slow_unless(QUICK_TIMM, TIMM))
+@pytest.mark.parametrize("name", slow_unless(QUICK, CONVOLUTIONAL) + slow_unless(QUICK_TIMM, TIMM))
 def test_dense_equals_the_classifier_and_its_head_on_every_window(name) -> None:
     classifier = filled(name)
     size = 299 if name == "inception_v3" else 96  # its auxiliary head wants no less

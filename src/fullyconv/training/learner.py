@@ -107,7 +107,7 @@ class Learner:
         return self._loss(self.network, batch).item()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors of which the next steps depend, on the CPU, by part and name."""
+        """Return all tensors on which the next steps depend, on the CPU, by part and name."""
         parts = {
             "network": self.network.state_dict(),
             "average": self.average.module.state_dict(),

@@ -33,9 +33,7 @@ from fullyconv.training.folder import CHECKPOINTS, MODEL
 from fullyconv.training.history import History
 from fullyconv.training.interruption import Checking, Interruption, Stopped
 from fullyconv.training.learner import Learner
-from fullyconv.training.optimization import (
-    freeze_batch_norm,
-)
+from fullyconv.training.optimization import freeze_batch_norm
 from fullyconv.training.preparation import class_weights_for, keeping, weighing
 from fullyconv.training.processes import agreed
 from fullyconv.training.result import TrainResult
