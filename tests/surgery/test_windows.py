@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fullyconv.errors import GeometryError
 from fullyconv.surgery import WindowsReport, compare_with_windows, convolutionalize
@@ -150,15 +151,27 @@ def test_the_timing_is_explained() -> None:
     assert isinstance(report, WindowsReport)
 
 
+def operations(network: torch.nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiplications and additions, counted on tensors without values."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.to("meta")(torch.empty(shape, device="meta"))
+    return counter.get_total_flops()
+
+
 @pytest.mark.slow
-def test_vgg16_on_384_by_384_is_much_faster_than_36_crops() -> None:
+def test_vgg16_on_384_by_384_takes_a_tenth_of_the_arithmetic_of_36_crops() -> None:
     import torchvision
 
     classifier = torchvision.models.vgg16(weights=None, init_weights=False).eval()
     dense = convolutionalize(classifier, 224)
-    report = compare_with_windows(dense, classifier, torch.randn(1, 3, 384, 384), repeats=1)
+    report = compare_with_windows(dense, classifier, torch.randn(1, 3, 384, 384), repeats=0)
     assert (report.cells, report.classes, report.windows) == ((6, 6), 1000, 36)
     assert report.area_ratio == 12.25
     assert report.head_difference.max() < 1e-6
-    # About 11 on a machine that does nothing else; a busy one tells less.
-    assert report.speed_up > 3
+    # Counted: how much sooner it is done, about 11 times, is for benchmarks/vgg16.py to say.
+    at_once = operations(dense, (1, 3, 384, 384))
+    assert (
+        operations(classifier, (36, 3, 224, 224))
+        > 10 * at_once
+        > 10 * operations(classifier, (1, 3, 224, 224))
+    )

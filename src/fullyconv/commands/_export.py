@@ -35,7 +35,7 @@ def export(
     answer
         What the file answers for each pixel.
     size
-        Height and width of all images in pixels (default: any; of ExecuTorch in steps, up to 512).
+        Height and width of all images in pixels (default: any; of ExecuTorch up to 512).
     overwrite
         Replace a file that exists.
 

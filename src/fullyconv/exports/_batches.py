@@ -28,8 +28,8 @@ class Batches:
     size
         (height, width) of all images; None for any of `least` or more, in steps of `step`.
     bounded
-        Whether it plans all memory ahead: sizes are then free up to `most`, in steps of the network's stride,
-        for `MOST` images at once; images of one size go in one at a time.
+        Whether it plans all memory ahead: sizes are then free up to `most`, for `MOST` images at once; images
+        of one size go in one at a time.
     dtypes
         The types of pixels that its format knows; all if empty.
     """
@@ -49,8 +49,6 @@ class Batches:
     def least(self) -> Size:
         """The smallest (height, width), in pixels."""
         side = least_side(self.model)
-        if self.bounded:
-            side = -(-side // self.model.stride) * self.model.stride
         return self.size or self.model.valid_input_size((side, side))
 
     @property
@@ -58,24 +56,27 @@ class Batches:
         """The largest (height, width) of a bounded program, in pixels."""
         if self.size is not None:
             return self.size
-        height, width = (least + (LARGEST - least) // self.step * self.step for least in self.least)
+        height, width = (
+            least + (max(LARGEST, 2 * least) - least) // self.step * self.step for least in self.least
+        )
         return height, width
 
     @property
     def step(self) -> int:
-        """Pixels from one height or width that it takes to the next: 1, or the stride."""
-        return self.model.stride if self.model.margin or self.bounded else 1
+        """Pixels from one height or width that it takes to the next: 1; of unpadded networks the stride."""
+        return self.model.stride if self.model.margin else 1
 
     def shapes(self) -> list[tuple[int, int, int]]:
         """Return (N, height, width) to compare at: of free sizes the smallest, and odd ones if any."""
         if self.size is not None:
             return [(count, *self.size) for count in ((1,) if self.bounded else (1, 2, 3))]
-        if self.bounded:
-            (height, width), (tallest, widest) = self.least, self.most
-            return [(1, height, width), (2, height + self.step, widest), (MOST, tallest, width + self.step)]
         side = least_side(self.model)
         sizes = [(side, side), (side + 1, side + 38), (side + 33, side + 11)]
-        return [(count, *self.model.valid_input_size(size)) for count, size in enumerate(sizes, 1)]
+        shapes = [(count, *self.model.valid_input_size(size)) for count, size in enumerate(sizes, 1)]
+        if self.bounded:  # not all of the largest at once: the library's scores may take gigabytes
+            (_, tall, wide), (tallest, widest) = shapes[1], self.most
+            shapes += [(1, tallest, wide), (MOST, tall, widest)]
+        return shapes
 
     def samples(self) -> Iterator[NDArray[Any]]:
         """Yield a batch of each of `shapes`: blots and noise as bright as the training images."""

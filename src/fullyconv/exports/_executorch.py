@@ -7,24 +7,27 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from fullyconv.engines import DeployedGraph, traced
-from fullyconv.exports._batches import MOST, Batches
+from fullyconv.exports._batches import MOST, Batches, Size
 from fullyconv.exports._comparison import Run
 from fullyconv.exports._format import KEY, Write
 
 
 class _PlainPadding(TorchFunctionMode):
-    """Cuts where a network pads by less than nothing, and joins where it repeats borders.
+    """Pads by what ExecuTorch's programs of free sizes know.
 
-    ExecuTorch does not know the first. The second it takes for a map in another memory order, where sizes are
-    free, and then refuses to cut it.
+    They know no padding by less than nothing: that is a cut. Padding by a free amount is padding by the most
+    that it can be, and a cut. Repeated borders they take for a map in another memory order, which they then
+    refuse to cut: those rows and columns are picked.
     """
 
     def __torch_function__(
@@ -34,20 +37,28 @@ class _PlainPadding(TorchFunctionMode):
         mode = kwargs.get("mode", "constant")
         if function is not F.pad or mode not in ("constant", "replicate") or len(args) != 2:
             return function(*args, **kwargs)
+        pad = partial(_with_value, value=kwargs.get("value")) if mode == "constant" else _repeated
         features, amounts = args
-        if mode == "replicate":
-            for axis, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True), 1):
-                length = features.shape[-axis]
-                first, last = features.narrow(-axis, 0, 1), features.narrow(-axis, length - 1, 1)
-                features = torch.cat([first] * before + [features] + [last] * after, -axis)
-            return features
-        # Compared, not by `max`, which the exporter keeps in the arithmetic of every later size.
         for axis, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True), 1):
-            start = -before if before < 0 else 0
-            end = features.shape[-axis] + (after if after < 0 else 0)
-            features = features.narrow(-axis, start, end - start)
-        added = [amount if amount > 0 else 0 for amount in amounts]
-        return function(features, added, **kwargs) if any(added) else features
+            if before != 0 or after != 0:
+                features = pad(features, -axis, before, after)
+        return features
+
+
+def _with_value(features: Tensor, axis: int, before: int, after: int, value: float | None) -> Tensor:
+    from executorch.exir.sym_util import eval_upper_bound
+
+    length = features.shape[axis] + before + after
+    # Of free amounts the example decides whether they are more than nothing; see `_example_size`.
+    most = (before if before > 0 else 0, eval_upper_bound(after) if after > 0 else 0)
+    features = F.pad(features, (*(0, 0) * (-axis - 1), *most), value=value)
+    return features.narrow(axis, -before if before < 0 else 0, length)
+
+
+def _repeated(features: Tensor, axis: int, before: int, after: int) -> Tensor:
+    length = features.shape[axis]
+    places = torch.arange(length + before + after) - before
+    return features.index_select(axis, places.clamp(0, length - 1))
 
 
 @contextmanager
@@ -67,22 +78,20 @@ def _quiet() -> Iterator[None]:
 def convert(graph: DeployedGraph, batches: Batches) -> Write:
     """Lower a graph to a program that plans its memory for the largest images."""
     axes = _bounded_axes(batches)
-    count, height, width = batches.shapes()[1 if axes else 0]
-    example = graph.example((height, width), count).to(getattr(torch, batches.dtype))
+    example = graph.example(*_example_size(batches)).to(getattr(torch, batches.dtype))
     with _PlainPadding():
         program = traced(graph, example, axes)
+    with _quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
+
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).exported_program()
 
     def write(path: Path, text: str) -> None:
         with _quiet():
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
-
-            lowered = to_edge_transform_and_lower(
-                copy.deepcopy(program),  # which lowering changes
-                partitioner=[XnnpackPartitioner()],
-                constant_methods={KEY: text},
-            ).to_executorch()
-        path.write_bytes(lowered.buffer)
+            # The last step alone: lowering takes a minute where sizes are free, and knows no text.
+            made = EdgeProgramManager(copy.deepcopy(lowered), {KEY: text}).to_executorch()
+        path.write_bytes(made.buffer)
 
     return write
 
@@ -91,13 +100,21 @@ def _bounded_axes(batches: Batches) -> tuple[dict[int, Any]] | None:
     """Return what tells torch's exporter which images N×H×W×C may come; None for those of one size."""
     if batches.size is not None:
         return None
-    step = batches.step
-    axes: dict[int, Any] = {0: torch.export.Dim("count", min=1, max=MOST)}
-    for axis, least, most in zip((1, 2), batches.least, batches.most, strict=True):
-        # In multiples: of other sizes its dialect does not know the arithmetic.
-        steps = torch.export.Dim(f"steps{axis}", min=least // step, max=most // step)
-        axes[axis] = step * steps + least % step if least % step else step * steps
-    return (axes,)
+    most = (MOST, *batches.most)
+    return ({axis: torch.export.Dim.AUTO(max=most[axis]) for axis in range(3)},)
+
+
+def _example_size(batches: Batches) -> tuple[Size, int]:
+    """Return the size and number of the images to trace: of free sizes such that every map's is odd.
+
+    What is cut from a map is then more than nothing, and so is what an image is padded by.
+    """
+    if batches.size is not None:
+        return batches.size, 1
+    stride = batches.model.stride
+    side = -(-max(batches.least) // stride) * stride + 1
+    height, width = batches.model.valid_input_size((side, side + stride))
+    return (height, width), 2
 
 
 def open_exported(path: Path) -> tuple[Run, str]:

@@ -102,7 +102,7 @@ def export(
         less twice the network's margin.
     size
         (height, width) of all images; None for any from `fullyconv.engines.least_side` on, of ExecuTorch up
-        to 512 pixels in steps of the network's stride.
+        to 512 pixels, or twice the least if that is more.
     overwrite
         Replace a file that exists.
 

@@ -143,7 +143,9 @@ class BackboneEncoder(nn.Module):
 
     def _missing(self, length: int) -> int:
         # The same for all sizes, rather than only where an image is too small: so exports keep them free.
-        missing: int = -length % self._strides[-1] + self.backbone.least_size - self._strides[-1]
+        # Not -length % stride: exported programs divide towards zero, and reckon fast with whole multiples.
+        stride = self._strides[-1]
+        missing: int = (length + stride - 1) // stride * stride - length + self.backbone.least_size - stride
         return missing
 
 

@@ -140,8 +140,9 @@ class _Axis:
         peak = self.taps - 1
         beyond = 2 * (length - 1 - stride * (cells - 1)) - centre
         self.before = -(-centre // (2 * stride))
-        # Not -(-a // b): exported programs divide towards zero.
-        self.after = max(0, (beyond + 2 * stride - 1) // (2 * stride))
+        # Neither -(-a // b) nor max: exported programs divide towards zero, and not all know the other.
+        after = (beyond + 2 * stride - 1) // (2 * stride)
+        self.after = after if after > 0 else 0
         self.start = stride * self.before + (peak - centre) // 2
 
 

@@ -188,7 +188,9 @@ class FCN(SegmentationModel):
 
     def _missing(self, length: int) -> int:
         # The same for all sizes, rather than only where an image is too small: so any tile is like any image.
-        return -length % self.stride + self.backbone.least_size - self.stride
+        # Not -length % stride: exported programs divide towards zero, and reckon fast with whole multiples.
+        padded = (length + self.stride - 1) // self.stride * self.stride
+        return padded - length + self.backbone.least_size - self.stride
 
     def train(self, mode: bool = True) -> Self:
         """Switch training mode; what is frozen stays in evaluation mode."""
