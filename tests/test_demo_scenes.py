@@ -138,8 +138,16 @@ def test_heights_are_kept_and_spread(writing: Handwriting) -> None:
     spread = np.array(
         [p.height for p in draw_scene(writing, np.random.default_rng(1), (800, 800)).placements]
     )
-    assert spread.min() < 20
-    assert spread.max() > 48
+    assert spread.min() < 16
+    assert spread.max() > 36
+
+
+def test_pages_are_full_and_nothing_touches(writing: Handwriting) -> None:
+    scene = draw_scene(writing, np.random.default_rng(1), (512, 512))
+    assert len(scene.placements) > 100
+    marked, count = ndimage.label(scene.labels > 0)
+    assert count >= 0.9 * len(scene.placements)
+    assert all(len(np.unique(scene.labels[marked == piece])) == 1 for piece in range(1, count + 1))
 
 
 def test_write_scenes_makes_a_plain_folder(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fullyconv.images import make_folder, write_image, write_labels
 
 _INKS = ((32, 34, 40), (28, 44, 110), (20, 60, 140), (70, 66, 64), (120, 36, 40))  # black, blues, pencil, red
 _VALIDATION_SHARE = 0.2
+_TRIES = 20  # places for a number
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def draw_scene(
     rng: np.random.Generator,
     size: tuple[int, int],
     *,
-    heights: tuple[float, float] = (16.0, 64.0),
+    heights: tuple[float, float] = (14.0, 40.0),
     crowding: float = 0.8,
 ) -> Scene:
     """Write numbers of one to five digits wherever there is room.
@@ -82,18 +83,13 @@ def draw_scene(
         height = float(np.exp(rng.uniform(*np.log(heights))))
         number = _draw_number(handwriting, rng, height)
         budget -= number.coverage.size + height**2
-        free = np.array(size) - number.coverage.shape
-        if free.min() < 0:
-            continue
-        row, column = (int(rng.integers(0, room + 1)) for room in free)
-        window = np.s_[row : row + number.coverage.shape[0], column : column + number.coverage.shape[1]]
-        gap = 2 + int(height / 8)
-        around = taken[max(row - gap, 0) : window[0].stop + gap, max(column - gap, 0) : window[1].stop + gap]
-        if around.any():
+        window = _free_place(taken, number.coverage.shape, 2 + int(height / 8), rng)
+        if window is None:
             continue
         taken[window] = True
         coverage[window] = number.coverage * rng.uniform(0.55, 1.0)
         labels[window] = number.labels
+        row, column = window[0].start, window[1].start
         placements += [
             Placement(place.digit, (place.centre[0] + row, place.centre[1] + column), place.height)
             for place in number.placements
@@ -101,8 +97,22 @@ def draw_scene(
     return Scene(_photograph(_write(_paper(size, rng), coverage, rng), rng), labels, tuple(placements))
 
 
+def _free_place(
+    taken: NDArray[np.bool_], size: tuple[int, ...], gap: int, rng: np.random.Generator
+) -> tuple[slice, slice] | None:
+    """Find a window of a size with nothing within a gap of it; None after some tries."""
+    room = [long - short for long, short in zip(taken.shape, size, strict=True)]
+    if min(room) < 0:
+        return None
+    for row, column in rng.integers(0, room, (_TRIES, 2), endpoint=True):
+        bottom, right = row + size[0], column + size[1]
+        if not taken[max(row - gap, 0) : bottom + gap, max(column - gap, 0) : right + gap].any():
+            return slice(row, bottom), slice(column, right)
+    return None
+
+
 def large_scene(
-    seed: int, size: tuple[int, int] = (4096, 4096), *, heights: tuple[float, float] = (16.0, 64.0)
+    seed: int, size: tuple[int, int] = (4096, 4096), *, heights: tuple[float, float] = (14.0, 40.0)
 ) -> Scene:
     """Draw one big page of held-out handwriting.
 
