@@ -79,12 +79,12 @@ def convert(graph: DeployedGraph, batches: Batches) -> Write:
     """Lower a graph to a program that plans its memory for the largest images."""
     axes = _bounded_axes(batches)
     example = graph.example(*_example_size(batches)).to(getattr(torch, batches.dtype))
-    with _PlainPadding():
-        program = traced(graph, example, axes)
     with _quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 
+        with _PlainPadding():
+            program = traced(graph, example, axes)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).exported_program()
 
     def write(path: Path, text: str) -> None:
