@@ -32,7 +32,7 @@ def test_evaluate_gives_scores_beside_the_constant_predictor(trained, made_data)
 
 
 def test_int8_is_evaluated_beside_float32(trained, made_data, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("nncf")
+    pytest.importorskip("nncf", reason="an extra: int8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     evaluation = commands.evaluate(trained, made_data, precision="int8", boundaries=False)
     exact = commands.evaluate(trained, made_data, boundaries=False, progress=Quiet())

@@ -140,7 +140,7 @@ class Upsampler(nn.Module):
 
     def enlarge(self, features: Tensor) -> Tensor:
         """Upsample from the features alone."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind has its own
 
     def extra_repr(self) -> str:
         """Show channels and factor in the printed network."""

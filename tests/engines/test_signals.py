@@ -32,7 +32,7 @@ main(sys.argv[1:])
 @pytest.mark.parametrize("precisions", [("f32", "f32"), ("f32", "int8")], ids="+".join)
 def test_signals_are_handled_after_engines_have_ended(precisions, tmp_path, monkeypatch) -> None:
     if "int8" in precisions:
-        pytest.importorskip("nncf")
+        pytest.importorskip("nncf", reason="an extra: int8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *precisions], capture_output=True, text=True, check=False

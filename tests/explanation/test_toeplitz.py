@@ -15,7 +15,9 @@ from fullyconv.errors import GeometryError, MachineError, SurgeryError
 from fullyconv.explanation import matrix_figure
 from fullyconv.surgery.matrices import conv_matrix
 
-FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
+FigureCanvasAgg = pytest.importorskip(
+    "matplotlib.backends.backend_agg", reason="an extra: plot"
+).FigureCanvasAgg
 
 
 def pictures(figure: Any) -> list[np.ma.MaskedArray[Any, Any]]:

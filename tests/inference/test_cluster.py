@@ -14,7 +14,7 @@ from fullyconv.images import write_image
 from fullyconv.inference import files
 from fullyconv.inference.ledger import FOLDER
 
-distributed = pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed", reason="an extra: cluster")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*:ResourceWarning")]
 
 

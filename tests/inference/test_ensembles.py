@@ -71,7 +71,6 @@ def test_mirrored_tiles_of_a_strided_network_equal_the_whole():
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_every_engine_gives_the_mean(small_unet, engine):
-    pytest.importorskip(engine)
     torch.manual_seed(7)
     other = UNet(small_unet.classes, widths=(4, 4), normalization=Normalization((90.0,), (30.0,))).eval()
     image = blocks(70, 90, side=20)

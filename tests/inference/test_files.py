@@ -108,7 +108,7 @@ def test_forms_hold_the_same_labels(form, suffix, small_unet_file, pictures, tmp
 
 
 def test_a_place_on_the_ground_is_kept(small_unet_file, tmp_path):
-    rasterio = pytest.importorskip("rasterio")
+    rasterio = pytest.importorskip("rasterio", reason="an extra: geo")
     transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_200_000)
     image = blocks(60, 80)
     with rasterio.open(
@@ -132,7 +132,7 @@ def test_a_place_on_the_ground_is_kept(small_unet_file, tmp_path):
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0), ("float32", float("nan")), ("int16", -9999)])
 def test_pixels_without_data_get_no_class(dtype, nodata, tmp_path, large_is_small, monkeypatch):
     """In files of small images and of jobs alike; what only some bands lack was measured."""
-    rasterio = pytest.importorskip("rasterio")
+    rasterio = pytest.importorskip("rasterio", reason="an extra: geo")
     monkeypatch.setattr(measured_module, "_PART", 100)
     torch.manual_seed(0)
     network = UNet(3, widths=(4, 8), normalization=Normalization((100.0,) * 3, (50.0,) * 3, dtype))

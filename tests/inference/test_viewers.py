@@ -80,7 +80,7 @@ def test_qupath_finds_annotations_with_classes_in_pixels(tmp_path: Path, labels:
 
 
 def test_qgis_finds_a_palette_and_a_place(tmp_path: Path, labels: np.ndarray) -> None:
-    rasterio = pytest.importorskip("rasterio")
+    rasterio = pytest.importorskip("rasterio", reason="an extra: geo")
     path = written(tmp_path / "m.tif", labels, Georeference("EPSG:32633", UTM))
     with rasterio.open(path) as mask:
         assert mask.crs.to_epsg() == 32633
@@ -123,8 +123,8 @@ def test_qgis_finds_names_and_colours_beside_masks_and_outlines(tmp_path: Path) 
 
 
 def test_qgis_finds_polygons_in_their_own_system(tmp_path: Path, labels: np.ndarray) -> None:
-    pyogrio = pytest.importorskip("pyogrio")
-    rasterio = pytest.importorskip("rasterio")
+    pyogrio = pytest.importorskip("pyogrio", reason="for tests alone: it reads as QGIS does")
+    rasterio = pytest.importorskip("rasterio", reason="an extra: geo")
     place = Georeference(rasterio.CRS.from_epsg(32633).to_wkt(), UTM)
     assert place.name == "EPSG:32633"
     assert Georeference("", UTM).name == ""

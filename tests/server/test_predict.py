@@ -146,7 +146,7 @@ def test_a_tiled_tiff_is_read_in_bands(client, network, tmp_path):
 
 
 def test_outlines_lie_where_the_image_lies(client, tmp_path):
-    rasterio = pytest.importorskip("rasterio")
+    rasterio = pytest.importorskip("rasterio", reason="an extra: geo")
     with rasterio.open(
         tmp_path / "a.tif", "w", driver="GTiff", height=60, width=80, count=3, dtype="uint8",
         crs="EPSG:32633", transform=rasterio.Affine(2, 0, 400000, 0, -2, 5000000),

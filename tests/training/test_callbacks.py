@@ -55,7 +55,9 @@ def test_a_callback_that_raises_ends_a_run_that_goes_on(made_data, tmp_path):
 
 
 def test_tensorboard_shows_the_curves(made_data, tmp_path):
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="an extra: track"
+    )
     config = CONFIG.replace(track=("tensorboard",))
     result = train(None, made_data, out=tmp_path / "run", config=config, progress=Quiet())
     written = events.EventAccumulator(str(tmp_path / "run" / "fullyconv")).Reload()

@@ -88,6 +88,17 @@ class Backbone(nn.Module):
         found = self.trunk(images)
         return list(found.values() if isinstance(found, Mapping) else found)
 
+    def missing(self, length: int) -> int:
+        """Return how many pixels an image's height or width wants, so that every map is whole and none empty.
+
+        Up to a whole multiple of the coarsest stride, and by as much more as one pixel would need: the same
+        for all sizes of one remainder, so any tile is like any image, and exports keep sizes free.
+        """
+        coarsest = self.strides[-1]
+        # Not -length % coarsest: exported programs divide towards zero, and reckon fast with whole multiples.
+        whole = (length + coarsest - 1) // coarsest * coarsest
+        return whole - length + self.least_size - coarsest
+
     def measured_once(self, what: str, measure: Callable[[], _Measured]) -> _Measured:
         """Return what ``measure`` finds; where the name tells the network, it is found once per process."""
         key = (what, self.name, self.image_channels, self.fully_connected, self.published)

@@ -93,7 +93,7 @@ class Loss(nn.Module):
 
         ``labels`` are all from 0 to K − 1; where ``mass`` is 0 they mean nothing.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each kind has its own
 
     def _check_shapes(self, scores: Tensor, labels: Tensor, weights: Tensor | None) -> None:
         shapes = [tuple(each.shape) for each in (labels, weights) if each is not None]

@@ -132,7 +132,7 @@ class BackboneEncoder(nn.Module):
         The image is padded at its end, with its mean, to a size at which every level is whole.
         """
         height, width = images.shape[-2:]
-        images = F.pad(images, (0, self._missing(width), 0, self._missing(height)))
+        images = F.pad(images, (0, self.backbone.missing(width), 0, self.backbone.missing(height)))
         maps = dict(zip(self.backbone.strides, self.backbone(images), strict=True))
         maps[self._strides[-1]] = self.dropout(maps[self._strides[-1]])
         features = [
@@ -140,13 +140,6 @@ class BackboneEncoder(nn.Module):
             for stride in self._strides
         ]
         return features, [strongest_places(finer) if self.keep_indices else None for finer in features[:-1]]
-
-    def _missing(self, length: int) -> int:
-        # The same for all sizes, rather than only where an image is too small: so exports keep them free.
-        # Not -length % stride: exported programs divide towards zero, and reckon fast with whole multiples.
-        stride = self._strides[-1]
-        missing: int = (length + stride - 1) // stride * stride - length + self.backbone.least_size - stride
-        return missing
 
 
 class DecoderLevel(nn.Module):

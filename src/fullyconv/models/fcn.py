@@ -182,15 +182,9 @@ class FCN(SegmentationModel):
         """Score every pixel of normalised images N×C×H×W, from 1×1 up."""
         size = images.shape[-2:]
         if self.alignment == "same":
-            images = F.pad(images, (0, self._missing(size[1]), 0, self._missing(size[0])))
+            images = F.pad(images, (0, self.backbone.missing(size[1]), 0, self.backbone.missing(size[0])))
         scores: Tensor = self.head(self.backbone(images), images.shape[-2:])
         return cut(scores, 0, size)
-
-    def _missing(self, length: int) -> int:
-        # The same for all sizes, rather than only where an image is too small: so any tile is like any image.
-        # Not -length % stride: exported programs divide towards zero, and reckon fast with whole multiples.
-        padded = (length + self.stride - 1) // self.stride * self.stride
-        return padded - length + self.backbone.least_size - self.stride
 
     def train(self, mode: bool = True) -> Self:
         """Switch training mode; what is frozen stays in evaluation mode."""
